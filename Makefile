@@ -1,0 +1,70 @@
+# Everything runs from a fresh clone: each target makes the virtual environment it needs. PYTHON names the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := dist/hello-service.oci.tar
+TEST_DEPS := docker-registry skopeo umoci podman buildah runc bubblewrap qemu-user uidmap gpgv pigz
+PYTEST_ARGS ?=
+
+.PHONY: help demo test test-deps lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       build an image from examples/hello-service and say how to run it"
+	@echo "make test       run the tests (PYTEST_ARGS=... are passed on)"
+	@echo "make test-deps  install the programs that judge our images, from Debian (as root or with sudo)"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      compare the speed with a Dockerfile's"
+	@echo "make clean      remove what was made here"
+
+$(VENV)/.made: scripts/venv.sh
+	sh scripts/venv.sh $(VENV) $(PYTHON)
+	@touch $@
+
+$(VENV)/.run: pyproject.toml $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+demo: $(VENV)/.run
+	@$(BIN)/pesto-repro lock --check examples/hello-service || $(BIN)/pesto-repro lock examples/hello-service
+	@mkdir -p dist
+	@reference=$$($(BIN)/pesto-repro build examples/hello-service -o $(DEMO)) && \
+	image=$${reference%@*} && \
+	printf '%s\n' \
+	    "" \
+	    "Built $$reference" \
+	    "" \
+	    "Load it:   podman load -i $(DEMO)        (or: docker load -i $(DEMO))" \
+	    "Run it:    podman run --rm -p 8080:8080 $$image        (or: docker run ...)" \
+	    "Ask it:    curl -H 'Content-Type: application/json' -d '{\"text\": \"world\"}' http://localhost:8080/api/v1/process"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-deps:
+	@set -e; \
+	if [ "$$(id -u)" = 0 ]; then root=; else root=sudo; fi; \
+	missing=; \
+	for package in $(TEST_DEPS); do \
+	    dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	    $$root apt-get update -q; \
+	    $$root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Realises missing steps: one maker per kind, one canonical tar writer, one compressor."""

@@ -1,0 +1,140 @@
+"""Compressors whose output is the same on every CPU, and the writer that turns a tar into a stored layer.
+
+zlib-ng's output depends on how its input is cut into writes, so every compressor here is fed pieces of exactly
+``PIECE`` bytes. The host's own zlib, whose output differs between distributions, never touches a digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, BinaryIO, Protocol, cast
+
+import zstandard
+from zlib_ng import zlib_ng
+
+from pesto_repro.build.tar import Sink
+from pesto_repro.digest import Digest
+from pesto_repro.errors import BuildError
+
+PIECE = 256 << 10
+GZIP_LEVEL = 6
+ZSTD_LEVEL = 3
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""RFC 1952: deflate, no flags, no time, no extra flags, unknown operating system."""
+
+
+class Compressor(Protocol):
+    """Takes the input piece by piece, gives the output piece by piece, and the rest at the end."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._deflate = zlib_ng.compressobj(GZIP_LEVEL, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS)
+        self._head, self._crc, self._size = GZIP_HEADER, 0, 0
+
+    def compress(self, data: bytes, /) -> bytes:
+        self._crc = zlib_ng.crc32(data, self._crc)
+        self._size += len(data)
+        head, self._head = self._head, b""
+        return head + self._deflate.compress(data)
+
+    def flush(self) -> bytes:
+        """RFC 1952, 2.3.1: CRC32, then ISIZE modulo 2^32, least-significant byte first."""
+        return self._head + self._deflate.flush() + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
+
+
+class _Plain:
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def _zstd() -> Compressor:
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
+
+
+_COMPRESSORS: dict[str, tuple[Callable[[], Compressor], str]] = {
+    "gzip": (_Gzip, f"zlib-ng {zlib_ng.ZLIBNG_VERSION} level {GZIP_LEVEL}"),
+    "zstd": (_zstd, f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))} level {ZSTD_LEVEL}"),
+    "none": (_Plain, "none"),
+}
+
+
+def describe(compression: str) -> str:
+    """Compressor, version and level, as the lock records them: these decide bytes."""
+    return _COMPRESSORS[compression][1]
+
+
+class LayerWriter:
+    """Takes a tar, writes it compressed to *sink*; knows its diff_id, and its uncompressed size in bytes."""
+
+    def __init__(self, compression: str, sink: Sink) -> None:
+        self._compressor = _COMPRESSORS[compression][0]()
+        self._sink, self._state, self._pending = sink, hashlib.sha256(), bytearray()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes of the tar."""
+        self._state.update(data)
+        self.size += len(data)
+        self._pending += data
+        if len(self._pending) >= PIECE:
+            self._drain()
+
+    def close(self) -> Digest:
+        """Write what is left; the diff_id."""
+        self._sink.write(self._compressor.compress(bytes(self._pending)) + self._compressor.flush())
+        self._pending.clear()
+        return Digest(self._state.hexdigest())
+
+    def _drain(self) -> None:
+        whole = len(self._pending) // PIECE * PIECE
+        view = bytes(self._pending[:whole])
+        del self._pending[:whole]
+        for start in range(0, whole, PIECE):
+            self._sink.write(self._compressor.compress(view[start : start + PIECE]))
+
+
+def decompressed(pieces: Iterable[bytes], compression: str) -> Iterator[bytes]:
+    """The inverse: the tar inside a layer, piece by piece. Raises BuildError for bytes that are no such stream."""
+    if compression == "none":
+        yield from pieces
+        return
+    try:
+        yield from _gunzipped(pieces) if compression == "gzip" else _unzstd(pieces)
+    except (zlib_ng.error, zstandard.ZstdError, EOFError) as error:
+        raise BuildError(f"not a {compression} stream: {error}") from None
+
+
+def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """RFC 1952, 2.2: a file is a series of members."""
+    member = zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16)
+    for piece in pieces:
+        rest = piece
+        while rest:
+            if member.eof:
+                member = zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16)
+            yield member.decompress(rest)
+            rest = member.unused_data
+    if not member.eof:
+        raise EOFError("it ends too early")
+
+
+def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    for piece in pieces:
+        yield frame.decompress(piece)
+    if not frame.eof:
+        raise EOFError("it ends too early")
+
+
+def unzstd(stream: BinaryIO) -> IO[bytes]:
+    """*stream* decompressed, to be read from start to end."""
+    return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True))

@@ -1,0 +1,49 @@
+"""One path of a layer, before it is a tar header: what makers yield and the tar writer takes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+Opener = Callable[[], BinaryIO]
+"""Opens the content anew, at its start, each time it is called; the caller closes what it got."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path of a layer, relative to the image's root, without leading or trailing slash.
+
+    *mode* is the permission bits (``0o644``), *size* the content's length in bytes (0 unless a file), *target* where
+    a symlink points or the path that a hardlink is another name of.
+    """
+
+    path: str
+    kind: Literal["file", "directory", "symlink", "hardlink"]
+    mode: int
+    size: int = 0
+    open: Opener | None = None
+    target: str = ""
+    uid: int = 0
+    gid: int = 0
+    origin: str = ""
+    """Who brought it ("numpy 2.3.1"), for messages only: never in the bytes."""
+
+
+def file(path: str, opener: Opener, size: int, *, executable: bool = False, origin: str = "") -> Entry:
+    """A file with normalised permissions."""
+    return Entry(path, "file", 0o755 if executable else 0o644, size, opener, origin=origin)
+
+
+def data(path: str, content: bytes, *, executable: bool = False, origin: str = "") -> Entry:
+    """A file whose content is at hand."""
+    return file(path, lambda: io.BytesIO(content), len(content), executable=executable, origin=origin)
+
+
+def directory(path: str, mode: int = 0o755, *, uid: int = 0, gid: int = 0, origin: str = "") -> Entry:
+    return Entry(path, "directory", mode, uid=uid, gid=gid, origin=origin)
+
+
+def symlink(path: str, target: str, *, origin: str = "") -> Entry:
+    return Entry(path, "symlink", 0o777, target=target, origin=origin)

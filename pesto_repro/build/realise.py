@@ -1,0 +1,166 @@
+"""Realises plans: what the store already knows is used, what is missing is fetched and made, on all cores.
+
+A step is known if the store has a record of its diff_id and of the blob that holds it. The blob itself is looked
+at when a sink needs it; if it is gone or broken by then, :func:`realise` is called again with it in *lost*.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
+
+from pesto_repro.build import archive, debian_system, debs, documents, tree, venv, wheels
+from pesto_repro.build.compress import LayerWriter
+from pesto_repro.build.local import LocalFiles
+from pesto_repro.build.maker import Inputs, Maker
+from pesto_repro.build.tar import write_tar
+from pesto_repro.digest import Digest
+from pesto_repro.errors import PestoError
+from pesto_repro.fetch import PARALLEL
+from pesto_repro.oci import MEDIA_TYPES, Descriptor, Layer
+from pesto_repro.plan import Step
+from pesto_repro.progress import Reporter
+from pesto_repro.store import Store
+
+MAKERS: Mapping[str, Maker] = {
+    "debs": debs.entries,
+    "debian-system": debian_system.entries,
+    "venv": venv.entries,
+    "wheels": wheels.entries,
+    "tree": tree.entries,
+    "documents": documents.entries,
+    "archive": archive.entries,
+    "file": tree.file_entries,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where steps are realised: *local* says where the project's own bytes lie, *fetch* brings pinned ones.
+
+    *compressor* is the lock's words for it (it decides the bytes), *workers* how many steps are made at once.
+    """
+
+    store: Store
+    local: LocalFiles
+    fetch: Callable[[Digest], None]
+    compression: str
+    compressor: str
+    reporter: Reporter
+    workers: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Realised:
+    """A step's layer, and whether it was in the store before."""
+
+    step: Step
+    layer: Layer
+    cached: bool
+
+
+def known(step: Step, shop: Workshop) -> Layer | None:
+    """The layer that *step* makes, if the store has a record of it."""
+    made = shop.store.record("step", step.key.hex)
+    if made is None:
+        return None
+    diff_id = Digest.parse(str(made["diff-id"]))
+    blob = shop.store.record("layer", _slot(diff_id, shop))
+    if blob is None:
+        return None
+    return _layer(step, diff_id, Digest.parse(str(blob["digest"])), int(blob["size"]), shop)
+
+
+def realise(steps: Iterable[Step], shop: Workshop, lost: Collection[Digest] = ()) -> dict[Digest, Realised]:
+    """The layer of every step, by the step's key. Layers whose blob is in *lost* are made again."""
+    found: dict[Digest, Realised] = {}
+    missing: dict[Digest, Step] = {}
+    for step in steps:
+        layer = known(step, shop)
+        if layer is None or layer.descriptor.digest in lost:
+            missing[step.key] = step
+        else:
+            found[step.key] = Realised(step, layer, cached=True)
+    for made in _make_all(tuple(missing.values()), shop):
+        found[made.step.key] = made
+    return found
+
+
+def _make_all(steps: Sequence[Step], shop: Workshop) -> list[Realised]:
+    """Fetch inputs and make layers side by side: a step starts once its own inputs are there, large ones first."""
+    if not steps:
+        return []
+    needed = {each.digest: each.size or 0 for step in steps for each in step.inputs if each.digest not in shop.local}
+    with (
+        ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as fetchers,
+        ThreadPoolExecutor(shop.workers, thread_name_prefix="make") as makers,
+    ):
+        largest = sorted(needed, key=lambda digest: (-needed[digest], digest))
+        fetching = {fetchers.submit(shop.fetch, digest): digest for digest in largest}
+        try:
+            return _drive(steps, shop, fetching, makers)
+        except BaseException:
+            fetchers.shutdown(cancel_futures=True, wait=False)
+            makers.shutdown(cancel_futures=True, wait=False)
+            raise
+
+
+def _drive(
+    steps: Sequence[Step], shop: Workshop, fetching: Mapping[Future[None], Digest], makers: ThreadPoolExecutor
+) -> list[Realised]:
+    absent = set(fetching.values())
+    waiting = sorted(steps, key=lambda step: (-step.weight, step.key))
+    pending: set[Future[None] | Future[Realised]] = set(fetching)
+    made: list[Realised] = []
+    while True:
+        ready = [step for step in waiting if not any(each.digest in absent for each in step.inputs)]
+        waiting = [step for step in waiting if step not in ready]
+        pending.update(makers.submit(make, step, shop) for step in ready)
+        if not pending:
+            return made
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            result = future.result()
+            if result is None:
+                absent.discard(fetching[future])  # type: ignore[index]
+            else:
+                made.append(result)
+
+
+def make(step: Step, shop: Workshop) -> Realised:
+    """Make one layer, whatever the store knows of it."""
+    with ExitStack() as stack, shop.reporter.activity("build", step.name), shop.store.writer() as blob:
+        inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack)
+        writer = LayerWriter(shop.compression, blob)
+        try:
+            write_tar(MAKERS[step.kind](step, inputs), writer)
+        except PestoError as error:
+            error.message = f"{step.section} ({step.name}): {error.message}"
+            raise
+        diff_id = writer.close()
+        for each in step.inputs:
+            if each.digest in shop.local:
+                shop.local[each.digest].require_unchanged()
+        digest = blob.commit()
+    shop.store.remember("layer", _slot(diff_id, shop), {"digest": str(digest), "size": blob.size})
+    shop.store.remember("step", step.key.hex, {"diff-id": str(diff_id), "size": writer.size})
+    return Realised(step, _layer(step, diff_id, digest, blob.size, shop), cached=False)
+
+
+def _open_input(shop: Workshop, digest: Digest) -> BinaryIO:
+    local = shop.local.get(digest)
+    return local.path.open("rb") if local else shop.store.open(digest)
+
+
+def _layer(step: Step, diff_id: Digest, digest: Digest, size: int, shop: Workshop) -> Layer:
+    descriptor = Descriptor(MEDIA_TYPES[shop.compression], digest, size)
+    return Layer(step.section, step.name, str(step.key), descriptor, diff_id)
+
+
+def _slot(diff_id: Digest, shop: Workshop) -> str:
+    return f"{diff_id.hex}.{shop.compressor.replace(' ', '-')}"

@@ -1,0 +1,165 @@
+"""The canonical tar writer: equal entries give equal bytes, whoever writes them and in whatever order they come.
+
+Its rules (``VERSION`` counts their changes; a change of any makes other layers):
+
+* POSIX ustar headers (IEEE Std 1003.1, pax "ustar Interchange Format"), written here byte for byte; a pax extended
+  header only for what ustar cannot say: a long or non-ASCII path, a long link target, a size of 8 GiB or more.
+* Sorted by the parts of the path; every parent directory is there, before what it holds.
+* mtime 1980-01-01T00:00:00Z, numeric owners, empty owner names, no device numbers.
+* Hardlinks have size 0 and name a file that stands before them in the same layer.
+* The end is two zero blocks, without padding to a record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from pesto_repro.build.entry import Entry, directory
+from pesto_repro.digest import CHUNK
+from pesto_repro.errors import BuildError
+
+VERSION = 1
+MTIME = 315532800
+BLOCK = 512
+_TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "directory": b"5"}
+_SPECIAL_MODES = {"tmp": 0o1777, "var/tmp": 0o1777, "root": 0o700}
+"""Directories of every Linux root that must not become 0755 because a layer puts something into them."""
+
+
+class Sink(Protocol):
+    """Where the bytes of a tar go."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+def write_tar(entries: Iterable[Entry], sink: Sink) -> None:
+    """Write *entries* as one layer. Raises BuildError for paths that escape or that differ under one name."""
+    for entry in arrange(entries):
+        for block in _header(entry):
+            sink.write(block)
+        if entry.kind == "file":
+            _write_content(entry, sink)
+    sink.write(bytes(2 * BLOCK))
+
+
+def arrange(entries: Iterable[Entry]) -> list[Entry]:
+    """*entries* in the order of a layer, with every parent directory, without repetition."""
+    found: dict[tuple[str, ...], Entry] = {}
+    problems: list[str] = []
+    for entry in entries:
+        parts = tuple(entry.path.split("/"))
+        if not entry.path or any(part in ("", ".", "..") for part in parts):
+            problems.append(f"{_by(entry)}{entry.path!r} is not a path below the root")
+        elif (other := found.setdefault(parts, entry)) is not entry and not _same(other, entry):
+            problems.append(f"{entry.path}: {_by(other)}and {_by(entry)}bring different things")
+    for parts in list(found):
+        _add_parents(parts, found, problems)
+    if problems:
+        raise BuildError("\n  ".join(["these paths cannot be in one layer:", *sorted(set(problems))]))
+    return [found[parts] for parts in sorted(found)]
+
+
+def _add_parents(parts: tuple[str, ...], found: dict[tuple[str, ...], Entry], problems: list[str]) -> None:
+    for depth in range(len(parts) - 1, 0, -1):
+        parent, path = parts[:depth], "/".join(parts[:depth])
+        known = found.get(parent)
+        if known is None:
+            found[parent] = directory(path, _SPECIAL_MODES.get(path, 0o755))
+        elif known.kind != "directory":
+            problems.append(f"{'/'.join(parts)}: {_by(known)}{path} is a {known.kind}, not a directory")
+        else:
+            return
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Do both put the same thing there? Directories that differ only in who brought them do."""
+    if one.kind != "file" or other.kind != "file":
+        return replace(one, origin="", open=None) == replace(other, origin="", open=None)
+    if (one.mode, one.size, one.uid, one.gid) != (other.mode, other.size, other.uid, other.gid):
+        return False
+    return all(a == b for a, b in zip(_pieces(one), _pieces(other), strict=True))
+
+
+def _pieces(entry: Entry) -> Iterator[bytes]:
+    assert entry.open is not None, entry.path
+    with contextlib.closing(entry.open()) as stream:
+        while piece := stream.read(CHUNK):
+            yield piece
+
+
+def _write_content(entry: Entry, sink: Sink) -> None:
+    written = 0
+    for piece in _pieces(entry):
+        sink.write(piece)
+        written += len(piece)
+    if written != entry.size:
+        raise BuildError(f"{_by(entry)}{entry.path}: {written} bytes where {entry.size} were announced")
+    sink.write(bytes(-written % BLOCK))
+
+
+def _header(entry: Entry) -> Iterator[bytes]:
+    name = entry.path + ("/" if entry.kind == "directory" else "")
+    extended: dict[str, str] = {}
+    prefix, short = _split(name)
+    if short is None:
+        extended["path"], prefix, short = name, b"", name.encode()[:100]
+    target = entry.target.encode()
+    if len(target) > 100 or not entry.target.isascii():
+        extended["linkpath"], target = entry.target, target[:100]
+    if entry.size >= 8 << 30:
+        extended["size"] = str(entry.size)
+    if extended:
+        body = b"".join(_pax_record(key, value) for key, value in sorted(extended.items()))
+        yield _ustar(b"PaxHeaders/" + short[:80].rstrip(b"/"), b"", 0o644, 0, 0, len(body), b"x", b"")
+        yield body + bytes(-len(body) % BLOCK)
+    size = 0 if "size" in extended else entry.size
+    yield _ustar(short, prefix, entry.mode, entry.uid, entry.gid, size, _TYPES[entry.kind], target)
+
+
+def _split(name: str) -> tuple[bytes, bytes | None]:
+    """ustar's prefix and name; None where they cannot say *name*."""
+    raw = name.encode()
+    if not name.isascii():
+        return b"", None
+    if len(raw) <= 100:
+        return b"", raw
+    cut = raw.find(b"/", max(0, len(raw) - 101), len(raw) - 1)
+    return (raw[:cut], raw[cut + 1 :]) if 0 < cut <= 155 else (b"", None)
+
+
+def _pax_record(key: str, value: str) -> bytes:
+    """ "%d %s=%s\\n", where the number is the length of the whole record in bytes."""
+    rest = f" {key}={value}\n".encode()
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return str(length).encode() + rest
+
+
+def _ustar(
+    name: bytes, prefix: bytes, mode: int, uid: int, gid: int, size: int, kind: bytes, target: bytes
+) -> bytes:
+    fields = (
+        name.ljust(100, b"\0"),
+        b"%07o\0" % mode,
+        b"%07o\0" % uid,
+        b"%07o\0" % gid,
+        b"%011o\0" % size,
+        b"%011o\0" % MTIME,
+        b" " * 8,
+        kind,
+        target.ljust(100, b"\0"),
+        b"ustar\x0000",
+        bytes(32 + 32 + 8 + 8),
+        prefix.ljust(155, b"\0"),
+        bytes(12),
+    )
+    block = b"".join(fields)
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def _by(entry: Entry) -> str:
+    return f"{entry.origin}: " if entry.origin else ""

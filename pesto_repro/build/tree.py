@@ -1,0 +1,31 @@
+"""Maker "tree": a directory of the project's own files, at ``root``. Maker "file": one file, at ``to``.
+
+Permissions are normalised: 0755 for what its owner may execute, else 0644.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pesto_repro.build.entry import Entry, directory, file, symlink
+from pesto_repro.build.maker import Inputs
+from pesto_repro.digest import Digest
+from pesto_repro.plan import Step
+
+
+def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
+    """The files that ``params["files"]`` lists as [path, sha256, size, executable, target]."""
+    root = step.params["root"]
+    if not step.params["files"]:
+        yield directory(root)
+    for path, sha256, size, executable, target in step.params["files"]:
+        if target is not None:
+            yield symlink(f"{root}/{path}", target)
+        else:
+            yield file(f"{root}/{path}", inputs.opener(Digest(sha256)), size, executable=executable)
+
+
+def file_entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
+    """The one input, at ``params["to"]``."""
+    (pinned,) = step.inputs
+    yield file(step.params["to"], inputs.opener(pinned.digest), inputs.size(pinned.digest), origin=step.name)

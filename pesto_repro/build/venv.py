@@ -1,0 +1,42 @@
+"""Maker "venv": the skeleton of a virtual environment, whose interpreter is the base's.
+
+What ``python -m venv --without-pip --symlinks`` leaves, without activation scripts, prompt and commands, which say
+where and how it was made (PEP 405).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from posixpath import dirname
+from typing import BinaryIO
+
+from pesto_repro.build.entry import Entry, data, directory, symlink
+from pesto_repro.digest import Digest
+from pesto_repro.plan.step import Step
+
+VERSION = 1
+
+
+def entries(
+    step: Step,
+    open_input: Callable[[Digest], BinaryIO],
+    stack: ExitStack,
+    scratch: object = None,
+) -> Iterator[Entry]:
+    """The skeleton at ``prefix`` for the interpreter ``executable`` of ``version``."""
+    prefix, executable, version = (step.params[key] for key in ("prefix", "executable", "version"))
+    minor = "python" + ".".join(version.split(".")[:2])
+    yield data(f"{prefix}/pyvenv.cfg", _configuration(executable, version))
+    yield symlink(f"{prefix}/bin/python", executable)
+    yield symlink(f"{prefix}/bin/python3", "python")
+    yield symlink(f"{prefix}/bin/{minor}", "python")
+    yield directory(f"{prefix}/include")
+    yield directory(f"{prefix}/lib/{minor}/site-packages")
+    yield symlink(f"{prefix}/lib64", "lib")
+
+
+def _configuration(executable: str, version: str) -> bytes:
+    """PEP 405: "home" is the directory of the base's interpreter."""
+    lines = [f"home = {dirname(executable)}", "include-system-site-packages = false", f"version = {version}"]
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -1,0 +1,127 @@
+"""``lock``: pin everything that a project depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pesto_repro.cli.console import show, show_json
+from pesto_repro.cli.locked import Merge, find_lock, read, require_resources, require_rules
+from pesto_repro.cli.options import Session, project_command
+from pesto_repro.cli.world import world_of
+from pesto_repro.errors import LockError
+from pesto_repro.lock import text as lock_text
+from pesto_repro.lock.asked import asked
+from pesto_repro.lock.drift import changes, require_no_drift
+from pesto_repro.lock.model import Lock, canonicalize_name
+from pesto_repro.project import Project
+from pesto_repro.resolve.lock import Old, lock_project
+from pesto_repro.resolve.resources import Local
+from pesto_repro.sinks import write_text
+
+
+@click.command()
+@project_command
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    type=click.Choice(["linux/amd64", "linux/arm64"]),
+    help="In place of image.toml's platforms.",
+)
+@click.option("--merge", type=click.Choice(["root", "deep"]), help="How profiles update nested objects.")
+@click.option("-U", "--upgrade", is_flag=True, help="Renew every pin.")
+@click.option("-P", "--upgrade-package", "packages", multiple=True, metavar="NAME", help="Renew the pin of NAME.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if the lock is missing or stale.")
+@click.option("--offline", is_flag=True, help="Never use the network.")
+def lock(
+    session: Session,
+    platforms: tuple[str, ...],
+    merge: Merge | None,
+    upgrade: bool,
+    packages: tuple[str, ...],
+    check: bool,
+    offline: bool,
+) -> int:
+    """Pin everything PROJECT depends on into its lock.
+
+    \b
+    pesto-repro lock hello-service
+    pesto-repro lock hello-service -p p1 p2
+    pesto-repro lock hello-service -U          renew every pin
+    pesto-repro lock hello-service --check     for CI: is the lock up to date?
+    """
+    project = read(session.request, merge)
+    for warning in project.warnings:
+        session.console.warn(warning)
+    wanted = platforms or project.settings.image.platforms
+    path, text = find_lock(project, session.request)
+    if check:
+        return _check(session, project, wanted, path, text)
+    old = _old(text, str(path), upgrade, packages)
+    world = world_of(project, session.store, session.console, offline=offline)
+    made = lock_project(project, wanted, world, old)
+    _save(session, path, text, old.lock, made)
+    return 0
+
+
+def _check(session: Session, project: Project, platforms: tuple[str, ...], path: Path, text: str | None) -> int:
+    """The lock is there, unharmed, and answers everything that is asked now."""
+    mend = session.request.command("lock")
+    if text is None:
+        raise LockError(f"there is no lock at {path}", f"run `{mend}`")
+    lock = lock_text.loads(text, str(path))
+    require_rules(lock, path, mend)
+    require_no_drift(lock.input, asked(project, platforms), mend)
+    require_resources(lock, Local(project), mend)
+    if session.json:
+        show_json({"lockfile": str(path), "content-hash": lock.content_hash, "changed": False})
+    session.console.info(f"{path} is up to date")
+    return 0
+
+
+def _old(text: str | None, where: str, upgrade: bool, packages: tuple[str, ...]) -> Old:
+    """What the lock that is there pins; of a lock with the conflict markers of a merge, what both sides agree on."""
+    names = tuple(canonicalize_name(each) for each in packages)
+    if text is None:
+        return Old(packages=names)
+    if lock_text.has_conflict(text):
+        ours, theirs = (
+            lock_text.loads(side, where, trusted=False) for side in lock_text.split_conflict(text)
+        )
+        return Old(lock_text.agreed(ours, theirs), whole=False, everything=upgrade, packages=names)
+    if upgrade:  # nothing of it is kept, so it may be broken
+        return Old(_readable(text, where), everything=True)
+    return Old(lock_text.loads(text, where), packages=names)
+
+
+def _readable(text: str, where: str) -> Lock | None:
+    try:
+        return lock_text.loads(text, where)
+    except LockError:
+        return None
+
+
+def _save(session: Session, path: Path, text: str | None, before: Lock | None, made: Lock) -> None:
+    """Write the lock if it is another one, and say what changed."""
+    new = lock_text.dumps(made)
+    changed = list(changes(before, made))
+    for line in changed:
+        session.console.info(line)
+    if new != text:
+        write_text(path, new)
+    if session.json:
+        found = {"lockfile": str(path), "content-hash": made.content_hash, "changed": new != text}
+        show_json(found | {"changes": changed})
+    else:
+        show(str(path))
+    session.console.info(_summary(made, new != text))
+
+
+def _summary(lock: Lock, changed: bool) -> str:
+    first = lock.platforms[0]
+    parts = [f"{len(first.packages)} Python packages", f"{len(first.debian)} Debian packages"]
+    parts += [f"{len(lock.resources)} resources"] if lock.resources else []
+    platforms = ", ".join(each.platform for each in lock.platforms)
+    return f"{'locked' if changed else 'unchanged:'} {', '.join(parts)} for {platforms}"

@@ -1,0 +1,117 @@
+"""A project with its lock, as the commands need them: where the lock lies, what to read it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pesto_repro.build.compress import describe
+from pesto_repro.build.local import LocalFile, hash_tree
+from pesto_repro.digest import Digest
+from pesto_repro.errors import DriftError, LockError
+from pesto_repro.lock import text as lock_text
+from pesto_repro.lock.asked import asked_again
+from pesto_repro.lock.drift import require_no_drift
+from pesto_repro.lock.model import Lock
+from pesto_repro.plan import ASSEMBLY_VERSION, Plan, make_plan
+from pesto_repro.progress import Reporter
+from pesto_repro.project import Project, list_files, lock_path, read_project
+from pesto_repro.resolve.resources import Local
+
+Merge = Literal["root", "deep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line says of a project."""
+
+    path: Path
+    profiles: tuple[str, ...] = ()
+    lockfile: Path | None = None
+
+    def command(self, verb: str) -> str:
+        """The command that does *verb* to the same project."""
+        words = ["pesto-repro", verb, str(self.path)]
+        words += ["-p", *self.profiles] if self.profiles else []
+        words += ["--lockfile", str(self.lockfile)] if self.lockfile else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A project, its lock, the plans that follow from both, and where the project's own bytes lie."""
+
+    project: Project
+    lock: Lock
+    plans: tuple[Plan, ...]
+    local: dict[Digest, LocalFile]
+
+
+def read(request: Request, merge: Merge | None = None) -> Project:
+    """The project as declared now."""
+    return read_project(request.path, request.profiles, merge)
+
+
+def find_lock(project: Project, request: Request) -> tuple[Path, str | None]:
+    """Where the lock lies, and its text if it is there."""
+    path = lock_path(project, request.lockfile)
+    try:
+        return path, path.read_text()
+    except FileNotFoundError:
+        return path, None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LockError(f"{path} cannot be read: {error}") from None
+
+
+def locked(request: Request, reporter: Reporter) -> Locked:
+    """Everything that a build starts from. Raises LockError, DriftError, ProjectError."""
+    project = read(request)
+    path, text = find_lock(project, request)
+    if text is None:
+        raise LockError(f"there is no lock at {path}", f"run `{request.command('lock')}`")
+    lock = lock_text.loads(text, str(path))
+    if lock.input.merge != project.merge and not _chose_merge(project):
+        project = read(request, lock.input.merge)
+    for warning in project.warnings:
+        reporter.warn(warning)
+    mend = request.command("lock")
+    require_rules(lock, path, mend)
+    require_no_drift(lock.input, asked_again(project, lock), mend)
+    return _planned(project, lock, mend)
+
+
+def _planned(project: Project, lock: Lock, mend: str) -> Locked:
+    local = Local(project)
+    require_resources(lock, local, mend)
+    files, found = hash_tree(list_files(project))
+    plans = tuple(make_plan(lock, each, project, files, local.folders) for each in lock.platforms)
+    return Locked(project, lock, plans, local.files | found)
+
+
+def _chose_merge(project: Project) -> bool:
+    return "merge" in project.settings.profiles.model_fields_set
+
+
+def require_rules(lock: Lock, path: Path, mend: str) -> None:
+    """The rules that decide bytes are those the lock was made for, or there is no promise to keep."""
+    here, there = describe(lock.assembly.compression), lock.assembly.compressor
+    if lock.assembly.version != ASSEMBLY_VERSION:
+        here, there = f"assembly version {ASSEMBLY_VERSION}", f"assembly version {lock.assembly.version}"
+    if here != there:
+        raise LockError(
+            f"{path} was made for {there}; this pesto-repro has {here}, which makes other bytes",
+            f"use the version that made it, or run `{mend}`",
+        )
+
+
+def require_resources(lock: Lock, local: Local, mend: str) -> None:
+    """Local resources are those that were locked."""
+    changed = []
+    for each in lock.resources:
+        now = local.resources.get(each.key)
+        if now is not None and now != each:
+            before, after = each.sha256 or each.tree, now.sha256 or now.tree
+            changed.append(f"requirements.{each.key}: {each.source} was {before}, is {after}")
+    if changed:
+        raise DriftError("\n  ".join(["resources are not what was locked:", *changed]), f"run `{mend}`")

@@ -1,0 +1,93 @@
+"""The command line: ``pesto-repro COMMAND PROJECT [-p PROFILE...]``.
+
+stdout is data, stderr is talk. Exit codes: 0 done, 1 an expected failure (``error:`` then ``hint:``), 2 usage,
+130 interrupted. Commands are imported when they are called, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from pesto_repro import __version__
+from pesto_repro.cli.console import Console
+from pesto_repro.errors import EXIT_FAILURE, EXIT_INTERRUPTED, PestoError
+
+COMMANDS = {
+    "init": "pesto_repro.cli.init:init",
+    "lock": "pesto_repro.cli.lock:lock",
+    "plan": "pesto_repro.cli.build:plan",
+    "build": "pesto_repro.cli.build:build",
+    "schema": "pesto_repro.cli.init:schema",
+}
+_PROFILES = ("-p", "--profile", "--profiles")
+
+
+class _Commands(click.Group):
+    """The commands, imported one by one when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pesto-repro")
+def cli() -> None:
+    """Reproducible OCI images of PESTO algorithm services, without Docker.
+
+    \b
+    pesto-repro init hello-service
+    pesto-repro lock hello-service
+    pesto-repro build hello-service
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; its exit code."""
+    try:
+        result = cli.main(spread_profiles(arguments), prog_name="pesto-repro", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except PestoError as error:
+        Console().failure(error)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]
+        return EXIT_FAILURE
+
+
+def spread_profiles(arguments: Sequence[str]) -> list[str]:
+    """PESTO's ``-p p1 p2`` as ``-p p1 -p p2``: all words after ``-p`` up to the next option are profiles.
+
+    >>> spread_profiles(["build", "x", "-p", "p1", "p2", "-o", "f"])
+    ['build', 'x', '-p', 'p1', '-p', 'p2', '-o', 'f']
+    """
+    found: list[str] = []
+    inside = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument in _PROFILES
+        elif inside and found[-1] not in _PROFILES:
+            found.append(_PROFILES[0])
+        found.append(argument)
+    return found

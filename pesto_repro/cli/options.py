@@ -1,0 +1,72 @@
+"""Options that commands share, and what they become: a Request, a Store, a Console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pesto_repro.cli.console import Console
+from pesto_repro.cli.locked import Request
+from pesto_repro.cli.world import store_at
+from pesto_repro.errors import PestoError
+from pesto_repro.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every command on a project has."""
+
+    request: Request
+    store: Store
+    console: Console
+    json: bool
+
+
+_OPTIONS = [
+    click.argument("project", type=click.Path(path_type=Path)),
+    click.option(
+        "-p", "--profile", "--profiles", "profiles", multiple=True, metavar="PROFILE...", help="Profiles, in order."
+    ),
+    click.option("--lockfile", type=click.Path(path_type=Path), help="The lock's place, if not the usual one."),
+    click.option("--store", type=click.Path(path_type=Path), help="The store. [env: PESTO_REPRO_STORE]"),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr."),
+    click.option("-v", "--verbose", count=True, help="Details on stderr."),
+    click.option("--no-progress", is_flag=True, help="No bars of progress."),
+]
+
+
+def project_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the common options; *function* gets a Session in their place."""
+
+    @wraps(function)
+    def wrapper(
+        project: Path,
+        profiles: tuple[str, ...],
+        lockfile: Path | None,
+        store: Path | None,
+        as_json: bool,
+        quiet: bool,
+        verbose: int,
+        no_progress: bool,
+        **rest: Any,
+    ) -> Any:
+        console = Console(quiet=quiet, verbose=verbose, progress=not no_progress)
+        session = Session(Request(project, profiles, lockfile), store_at(store), console, as_json)
+        try:
+            return function(session, **rest)
+        except PestoError as error:
+            console.failure(error)
+            return error.exit_code
+        finally:
+            console.close()
+
+    decorated: Callable[..., Any] = wrapper
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated

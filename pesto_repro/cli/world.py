@@ -1,0 +1,80 @@
+"""The environment as values: every variable, configuration file and clock that this program reads is read here.
+
+=========================== ====================================================================================
+PESTO_REPRO_STORE           the store; default: pesto-repro in the XDG cache folder
+PESTO_REPRO_DEBIAN_MIRROR   where Debian packages come from; default: this machine's own apt sources
+SOURCE_DATE_EPOCH           the image's "created", when locking (seconds since 1970)
+UV_*, PIP_*                 package indexes, as uv and pip read them
+=========================== ====================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+
+from pesto_repro.cli.indexes import indexes_from_environment
+from pesto_repro.errors import PestoError
+from pesto_repro.fetch import Fetcher
+from pesto_repro.fetch.debian import Mirrors, mirrors
+from pesto_repro.progress import Reporter
+from pesto_repro.project import Project
+from pesto_repro.resolve.lock import World
+from pesto_repro.store import Store
+
+
+def store_at(explicit: Path | None) -> Store:
+    """The store: where ``--store`` says, else PESTO_REPRO_STORE, else below the XDG cache folder."""
+    named = os.environ.get("PESTO_REPRO_STORE")
+    if explicit is None and named:
+        explicit = Path(named)
+    return Store(explicit or _cache_folder() / "pesto-repro")
+
+
+def world_of(project: Project, store: Store, reporter: Reporter, *, offline: bool = False) -> World:
+    """Whom to ask for *project*, by this machine's configuration."""
+    indexes, uv_environment = indexes_from_environment(
+        os.environ,
+        Path.home(),
+        project.root,
+        settings_index_url=project.settings.python.index_url,
+        settings_find_links=project.settings.python.find_links,
+        options=project.index_options,
+    )
+    return World(
+        fetcher=Fetcher(store, reporter, offline=offline, authorities=indexes.cert),
+        indexes=indexes,
+        uv_environment=uv_environment,
+        mirrors=cache(partial(_mirrors, project.settings.base.mirror)),
+        reporter=reporter,
+        now=datetime.now(UTC),
+        epoch=_source_date_epoch(),
+    )
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+
+
+def _mirrors(stated: str | None) -> Mirrors:
+    folder = Path("/etc/apt")
+    files = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
+    wanted = [path for path in files if path.suffix in (".list", ".sources") and path.is_file()]
+    texts = [path.read_text(errors="replace") for path in wanted]
+    return mirrors(stated, os.environ.get("PESTO_REPRO_DEBIAN_MIRROR"), texts)
+
+
+def _source_date_epoch() -> str | None:
+    """https://reproducible-builds.org/specs/source-date-epoch: an ASCII number of seconds since 1970."""
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    try:
+        return datetime.fromtimestamp(int(text), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        raise PestoError(
+            f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds since 1970", "unset or correct it"
+        ) from None

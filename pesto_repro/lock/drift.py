@@ -1,0 +1,177 @@
+"""Drift: how what a project asks for now differs from what was locked, told by value.
+
+>>> print(Drift("python.requires", "", "numpy>=2"))
+numpy>=2 was added to python.requires
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pesto_repro.errors import DriftError
+from pesto_repro.lock.model import Input, Lock, ResourceInput
+
+_LISTS = {
+    "requires": "python.requires",
+    "constraints": "python constraints",
+    "base_packages": "base.packages",
+    "platforms": "image.platforms",
+}
+_TABLES = {"environments": "environments", "labels": "image.labels"}
+_VALUES = {
+    "name": "description.name",
+    "merge": "profiles.merge",
+    "base": "base",
+    "python": "python.version",
+    "runtime": "runtime.package",
+    "closure": "runtime.closure",
+    "max_layers": "layers.max",
+    "user": "image.user",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference: *locked* and *now* are values as text, "" where there is none."""
+
+    what: str
+    locked: str
+    now: str
+
+    def __str__(self) -> str:
+        if not self.locked:
+            return f"{self.now} was added to {self.what}"
+        if not self.now:
+            return f"{self.locked} was removed from {self.what}"
+        return f"{self.what} was {self.locked}, is {self.now}"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentDrift(Drift):
+    """A document that the lock holds by digest only."""
+
+    def __str__(self) -> str:
+        if self.locked and self.now:
+            return f"{self.what} changed"
+        return f"{self.what} was {'removed' if self.locked else 'added'}"
+
+
+def drift(locked: Input, now: Input) -> tuple[Drift, ...]:
+    """Every difference between what was *locked* and what is asked *now*; empty if there is none."""
+    return tuple(_differences(locked, now))
+
+
+def require_no_drift(locked: Input, now: Input, command: str) -> None:
+    """Raises DriftError that lists the differences; *command* is what mends them."""
+    found = drift(locked, now)
+    if found:
+        lines = "\n  ".join(map(str, found))
+        raise DriftError(f"the project is not what was locked:\n  {lines}", f"run `{command}`")
+
+
+def asks_python_anew(found: tuple[Drift, ...]) -> bool:
+    """Can these differences change which Python packages are right?"""
+    return _touches(found, _PYTHON)
+
+
+def asks_debian_anew(found: tuple[Drift, ...]) -> bool:
+    """Can these differences change which Debian packages are right?"""
+    return _touches(found, _DEBIAN)
+
+
+_DEBIAN = ("base", "base.packages")
+_PYTHON = (*_DEBIAN, "python.version", "python.requires", "python constraints", "runtime.", "requirements")
+
+
+def _touches(found: tuple[Drift, ...], areas: tuple[str, ...]) -> bool:
+    return any(
+        each.what == area or each.what.startswith(f"{area.rstrip('.')}.")
+        for each in found
+        for area in areas
+        if not isinstance(each, DocumentDrift)
+    )
+
+
+def _differences(locked: Input, now: Input) -> Iterator[Drift]:
+    if locked.profiles != now.profiles:
+        yield Drift("the list of profiles", _words(locked.profiles), _words(now.profiles))
+    for field, what in _VALUES.items():
+        one, other = getattr(locked, field), getattr(now, field)
+        if one != other:
+            yield Drift(what, str(one or "the base's own"), str(other or "the base's own"))
+    for field, what in _LISTS.items():
+        yield from _list(what, getattr(locked, field), getattr(now, field))
+    for field, what in _TABLES.items():
+        yield from _table(what, getattr(locked, field), getattr(now, field))
+    yield from _resources(locked.resources, now.resources)
+    for name in sorted(locked.documents.keys() | now.documents.keys()):
+        one, other = locked.documents.get(name, ""), now.documents.get(name, "")
+        if one != other:
+            yield DocumentDrift(f"{name}.json", one, other)
+
+
+def _words(words: tuple[str, ...]) -> str:
+    return " ".join(words) or "empty"
+
+
+def _list(what: str, locked: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Drift]:
+    yield from (Drift(what, "", each) for each in now if each not in locked)
+    yield from (Drift(what, each, "") for each in locked if each not in now)
+    if locked != now and sorted(locked) == sorted(now):
+        yield Drift(f"the order of {what}", _words(locked), _words(now))
+
+
+def _table(what: str, locked: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Drift]:
+    for key in sorted(locked.keys() | now.keys()):
+        one, other = locked.get(key), now.get(key)
+        if one is None:
+            yield Drift(what, "", f"{key}={other}")
+        elif other is None:
+            yield Drift(what, f"{key}={one}", "")
+        elif one != other:
+            yield Drift(f"{what}.{key}", repr(one), repr(other))
+
+
+def _resources(locked: tuple[ResourceInput, ...], now: tuple[ResourceInput, ...]) -> Iterator[Drift]:
+    before, after = {each.key: each for each in locked}, {each.key: each for each in now}
+    for key in sorted(before.keys() | after.keys()):
+        one, other = before.get(key), after.get(key)
+        if one != other:
+            yield Drift(
+                f"requirements.{key}" if one and other else "requirements",
+                _resource(one, named=not other),
+                _resource(other, named=not one),
+            )
+
+
+def _resource(each: ResourceInput | None, *, named: bool) -> str:
+    if each is None:
+        return ""
+    text = f"{each.source} -> {each.to or 'pip'}" + (f" ({each.type})" if each.type else "")
+    return f"{each.key} ({text})" if named else text
+
+
+def changes(before: Lock | None, after: Lock) -> Iterator[str]:
+    """What another lock pins otherwise, a line for each package: "+ numpy 2.3.1", "~ idna 3.10 -> 3.11"."""
+    old, new = _versions(before), _versions(after)
+    for key in sorted(old.keys() | new.keys()):
+        name, platform = key
+        where = f" ({platform})" if len(after.platforms) > 1 else ""
+        one, other = old.get(key), new.get(key)
+        if one is None:
+            yield f"+ {name} {other}{where}"
+        elif other is None:
+            yield f"- {name} {one}{where}"
+        elif one != other:
+            yield f"~ {name} {one} -> {other}{where}"
+
+
+def _versions(lock: Lock | None) -> dict[tuple[str, str], str]:
+    if lock is None:
+        return {}
+    return {
+        (each.name, platform.platform): each.version
+        for platform in lock.platforms
+        for each in (*platform.packages, *platform.debian)
+    }

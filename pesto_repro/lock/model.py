@@ -1,0 +1,182 @@
+"""The lock as values: a *pin* is a name with a digest and a size.
+
+The lock names no host: an artifact *is* its digest and size, and where it lies is the business of whoever builds.
+Keys of Python packages are those of PEP 751 where it has one. Everything here is frozen.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pesto_repro.digest import Digest
+
+LOCK_VERSION = 1
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _is_hex(text: str) -> str:
+    return Digest(text).hex
+
+
+def _is_digest(text: str) -> str:
+    return str(Digest.parse(text))
+
+
+Sha256 = Annotated[str, AfterValidator(_is_hex)]
+"""64 lower-case hex digits."""
+DigestText = Annotated[str, AfterValidator(_is_digest)]
+"""``sha256:`` and 64 lower-case hex digits."""
+
+
+def canonicalize_name(name: str) -> str:
+    """A package's name in normal form (PEP 503, "Normalized Names"), which is also how Debian writes its own."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class Table(BaseModel):
+    """A table of the lock: frozen, unknown keys refused, ``snake_case`` here is ``kebab-case`` there."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=_kebab, populate_by_name=True
+    )
+
+
+class Pin(Table):
+    """Bytes by name: *sha256* and *size* (in bytes) say which."""
+
+    name: str
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.sha256)
+
+
+class Assembly(Table):
+    """Every rule that decides bytes. A program that follows other rules refuses the lock.
+
+    *epoch* is the image's ``created``, RFC 3339 in UTC, and nothing else.
+    """
+
+    version: int
+    compression: Literal["gzip", "zstd", "none"]
+    compressor: str
+    epoch: str
+
+
+class ResourceInput(Table):
+    """One entry of ``requirements.json`` as declared (credentials in an address are left out)."""
+
+    key: str
+    source: str
+    to: str | None = None
+    type: Literal["pip", "python"] | None = None
+
+
+class Input(Table):
+    """What was asked, as values where a change should be told by value, else as digests."""
+
+    name: str
+    profiles: tuple[str, ...] = ()
+    merge: Literal["root", "deep"] = "root"
+    platforms: tuple[str, ...]
+    base: str
+    base_packages: tuple[str, ...] = ()
+    python: str | None = None
+    runtime: str
+    closure: Literal["minimal", "full"] = "minimal"
+    requires: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    max_layers: int
+    user: str
+    labels: dict[str, str] = {}
+    environments: dict[str, str] = {}
+    resources: tuple[ResourceInput, ...] = ()
+    documents: dict[str, DigestText] = {}
+
+
+class DebianPackage(Pin):
+    """A Debian package; *filename* is its path below the mirror's root, *snapshot* the suite's Release date."""
+
+    version: str
+    architecture: str
+    filename: str
+    suite: str
+    snapshot: str
+
+
+class PythonPackage(Table):
+    """A Python package and the one wheel chosen for the platform.
+
+    *index* names an index of the configuration ("default" for the main one), never its address; a wheel that a
+    ``type: pip`` requirement brings has *resource* instead, that requirement's key.
+    """
+
+    name: str
+    version: str
+    index: str | None = None
+    resource: str | None = None
+    wheel: Pin
+
+
+class Interpreter(Table):
+    """The base's Python: *version* in full, *executable* its absolute path in the image, *libc* as "glibc 2.36"."""
+
+    version: str
+    executable: str
+    libc: str
+
+    @property
+    def minor(self) -> str:
+        """``3.13`` of ``3.13.5``."""
+        return ".".join(self.version.split(".")[:2])
+
+
+class PlatformLock(Table):
+    """Everything pinned for one platform. Packages are sorted by name."""
+
+    platform: str
+    python: Interpreter
+    debian: tuple[DebianPackage, ...] = ()
+    packages: tuple[PythonPackage, ...] = ()
+
+
+class Resource(Table):
+    """A file, directory, archive or download that ``requirements.json`` names.
+
+    *form* says how it lands: an unpacked "archive", a "file", a "directory". *sha256* and *size* are those of the
+    file or archive; a directory has only its *tree*: the digest of its list of (path, executable, sha256).
+    """
+
+    key: str
+    form: Literal["archive", "file", "directory"]
+    source: str
+    to: str
+    sha256: Sha256 | None = None
+    size: int | None = None
+    tree: DigestText | None = None
+
+
+class Lock(Table):
+    """A locked project. ``content_hash`` is its address; see ``pesto_repro.lock.text``."""
+
+    lock_version: int
+    content_hash: DigestText
+    assembly: Assembly
+    input: Input
+    resources: tuple[Resource, ...] = ()
+    platforms: tuple[PlatformLock, ...]
+
+    def platform(self, name: str) -> PlatformLock:
+        """The part for platform *name*, "linux/amd64". Raises KeyError."""
+        for each in self.platforms:
+            if each.platform == name:
+                return each
+        raise KeyError(name)

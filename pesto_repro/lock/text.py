@@ -1,0 +1,125 @@
+"""A lock as text, and back: canonical TOML whose ``content-hash`` is the lock's address.
+
+The hash is over an explicit, versioned value (:func:`content`), never over a serialised model, so that another
+version of a library does not change the hash of an unchanged lock.
+
+A lock with the conflict markers of a merge is understood: :func:`split_conflict` gives both sides, :func:`agreed`
+what to keep of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tomli
+from pydantic import ValidationError
+
+from pesto_repro.digest import digest_of_value
+from pesto_repro.errors import LockError
+from pesto_repro.lock import toml
+from pesto_repro.lock.model import LOCK_VERSION, Lock, PlatformLock, PythonPackage
+
+HEADER = "# Made by `pesto-repro lock`. Change the project, then lock again; this file is not for editing.\n"
+_AGAIN = "restore it from version control, or remove it and run `pesto-repro lock`"
+
+
+def content(lock: Lock) -> dict[str, Any]:
+    """Everything in *lock* but its content-hash, as plain values with the lock's own keys; absent is absent."""
+    found = lock.model_dump(mode="json", by_alias=True, exclude_none=True)
+    found.pop("content-hash")
+    return found
+
+
+def seal(unsealed: Lock) -> Lock:
+    """The same lock with the content-hash it ought to have."""
+    return unsealed.model_copy(update={"content_hash": str(digest_of_value(content(unsealed)))})
+
+
+def dumps(lock: Lock) -> str:
+    """The canonical text. Equal locks give equal text."""
+    return HEADER + toml.dumps({**content(lock), "content-hash": lock.content_hash})
+
+
+def loads(text: str, where: str, *, trusted: bool = True) -> Lock:
+    """Read a lock; *where* names it in messages. Raises LockError for one that is broken or was edited.
+
+    ``trusted=False`` leaves the content-hash unchecked, for one side of a merge.
+    """
+    document = _parse(text, where)
+    version = document.get("lock-version")
+    if version != LOCK_VERSION:
+        raise LockError(
+            f"{where} has lock-version {version!r}; this pesto-repro reads lock-version {LOCK_VERSION}",
+            "use the pesto-repro that wrote it, or remove it and run `pesto-repro lock`",
+        )
+    try:
+        lock = Lock.model_validate(_tuples(document))
+    except ValidationError as error:
+        raise LockError(f"{where} is not a lock:\n  " + "\n  ".join(_explain(error)), _AGAIN) from None
+    expected = seal(lock).content_hash
+    if trusted and lock.content_hash != expected:
+        raise LockError(
+            f"{where} was edited by hand: its content-hash is {lock.content_hash}, its content has {expected}",
+            _AGAIN,
+        )
+    return lock
+
+
+def has_conflict(text: str) -> bool:
+    """Are there conflict markers of a merge in *text*?"""
+    return any(line.startswith("<<<<<<< ") for line in text.splitlines())
+
+
+def split_conflict(text: str) -> tuple[str, str]:
+    """Both sides of a text with conflict markers; a common ancestor (``|||||||``) belongs to neither."""
+    sides: tuple[list[str], list[str]] = ([], [])
+    into: tuple[int, ...] = (0, 1)
+    for line in text.splitlines():
+        marker = line[:7]
+        if marker == "<<<<<<<":
+            into = (0,)
+        elif marker == "|||||||" and into == (0,):
+            into = ()
+        elif line == "=======" and into != (0, 1):
+            into = (1,)
+        elif marker == ">>>>>>>":
+            into = (0, 1)
+        else:
+            for side in into:
+                sides[side].append(line)
+    return "\n".join(sides[0]) + "\n", "\n".join(sides[1]) + "\n"
+
+
+def agreed(ours: Lock, theirs: Lock) -> Lock:
+    """*ours* without the pins that *theirs* has differently: those are to be resolved anew."""
+    others = {each.platform: each for each in theirs.platforms}
+    platforms = tuple(_common(each, others[each.platform]) for each in ours.platforms if each.platform in others)
+    resources = tuple(each for each in ours.resources if each in theirs.resources)
+    return seal(ours.model_copy(update={"platforms": platforms, "resources": resources}))
+
+
+def _common(ours: PlatformLock, theirs: PlatformLock) -> PlatformLock:
+    packages: tuple[PythonPackage, ...] = tuple(each for each in ours.packages if each in theirs.packages)
+    debian = tuple(each for each in ours.debian if each in theirs.debian)
+    return ours.model_copy(update={"packages": packages, "debian": debian})
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    if has_conflict(text):
+        raise LockError(f"{where} has the conflict markers of a merge", "run `pesto-repro lock`: it keeps what both sides agree on")
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise LockError(f"{where} is not TOML: {error}", _AGAIN) from None
+
+
+def _tuples(value: object) -> Any:
+    """Arrays as tuples: the model is frozen all the way down."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _explain(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]

@@ -1,0 +1,21 @@
+"""The OCI image-spec's words (v1.1), pure: descriptors, configs, manifests, indices; putting an image together.
+
+An :class:`Image` is what everything before it works towards and every sink takes: documents as the exact bytes that
+are hashed, and layers by descriptor. Whoever needs a layer's bytes asks the store for its digest.
+"""
+
+from pesto_repro.oci.image import Image, Layer, PlatformImage, Recipe, assemble, assemble_index
+from pesto_repro.oci.words import MEDIA_TYPES, Descriptor, MediaType, Platform
+
+__all__ = [
+    "MEDIA_TYPES",
+    "Descriptor",
+    "Image",
+    "Layer",
+    "MediaType",
+    "Platform",
+    "PlatformImage",
+    "Recipe",
+    "assemble",
+    "assemble_index",
+]

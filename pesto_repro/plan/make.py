@@ -1,0 +1,190 @@
+"""Lock + project files -> the steps of one platform's image, from the base up, and its recipe.
+
+The order is that of PESTO's build: base, Debian packages, Python packages, runtime, algorithm, configuration,
+resources. As keys do not depend on the order, nothing is lost by it.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pesto_repro.digest import Digest, digest_of_value
+from pesto_repro.lock.model import Lock, PlatformLock, PythonPackage, Resource
+from pesto_repro.oci import Platform, Recipe
+from pesto_repro.plan.grouping import group
+from pesto_repro.plan.step import Pinned, Step
+from pesto_repro.project import Project
+from pesto_repro.project.requirements import expand
+
+VENV = "opt/venv"
+RUNTIME = "processing-factory"
+PORT = 8080
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_HEALTH = f"""\
+import ssl, urllib.request
+def ask(scheme):
+    context = ssl._create_unverified_context() if scheme == "https" else None
+    urllib.request.urlopen(scheme + "://127.0.0.1:{PORT}/api/v1/health", timeout=5, context=context)
+try:
+    ask("http")
+except OSError:
+    ask("https")
+"""
+_MERGED_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TreeFile:
+    """One of the project's own files: *path* within its tree; a symlink has *target* and no bytes."""
+
+    path: str
+    sha256: str = ""
+    size: int = 0
+    executable: bool = False
+    target: str | None = None
+
+    def value(self) -> list[Any]:
+        """What decides the layer's bytes."""
+        return [self.path, self.sha256, self.size, self.executable, self.target]
+
+
+Tree = tuple[TreeFile, ...]
+
+
+def tree_digest(tree: Tree) -> Digest:
+    """The digest of a directory: of its list of (path, sha256, size, executable, target)."""
+    return digest_of_value([each.value() for each in sorted(tree)])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What makes the image of one platform."""
+
+    platform: Platform
+    steps: tuple[Step, ...]
+    recipe: Recipe
+
+
+def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, folders: Mapping[str, Tree]) -> Plan:
+    """The plan for the platform of *locked*; *files* are the algorithm's, *folders* those of directory resources."""
+    root = f"opt/{lock.input.name}"
+    steps = [
+        *_debian(lock, locked),
+        *_python(lock, locked),
+        _tree(f"algorithm {lock.input.name}", "algorithm", root, files),
+        _documents(project, locked, root),
+        *(_resource(each, folders.get(each.key, ())) for each in lock.resources if each.to),
+    ]
+    return Plan(Platform.parse(locked.platform), tuple(steps), _recipe(lock, locked, project))
+
+
+def _debian(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
+    if not locked.debian:
+        return
+    pinned = {each.name: Pinned(posixpath.basename(each.filename), each.digest, each.size) for each in locked.debian}
+    sizes = [(each.name, each.size) for each in locked.debian]
+    for names in group(sizes, max(1, lock.input.max_layers // 4)):
+        yield Step("debs", ", ".join(names), "debian", {}, tuple(pinned[name] for name in names))
+    architecture = Platform.parse(locked.platform).architecture
+    everything = tuple(pinned[name] for name in sorted(pinned))
+    yield Step("debian-system", "system files", "debian", {"architecture": architecture}, everything)
+
+
+def _python(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
+    python = locked.python
+    skeleton = {"prefix": VENV, "executable": python.executable, "version": python.version}
+    yield Step("venv", f"virtual environment of Python {python.minor}", "python", skeleton)
+    wheels = {each.name: each for each in locked.packages}
+    sizes = [(name, each.wheel.size) for name, each in wheels.items() if name != RUNTIME]
+    limit = lock.input.max_layers
+    for names in group(sizes, max(1, limit - limit // 4 - 2 if locked.debian else limit - 2)):
+        yield _wheels(python.minor, "python", [wheels[name] for name in names])
+    if RUNTIME in wheels:
+        yield _wheels(python.minor, "runtime", [wheels[RUNTIME]])
+
+
+def _wheels(minor: str, section: str, packages: Iterable[PythonPackage]) -> Step:
+    packages = tuple(packages)
+    params = {
+        "prefix": VENV,
+        "site": f"{VENV}/lib/python{minor}/site-packages",
+        "python": f"/{VENV}/bin/python",
+    }
+    inputs = tuple(Pinned(each.wheel.name, each.wheel.digest, each.wheel.size) for each in packages)
+    return Step("wheels", ", ".join(f"{each.name} {each.version}" for each in packages), section, params, inputs)
+
+
+def _tree(name: str, section: str, root: str, tree: Tree) -> Step:
+    """A directory's contents at *root*. Equal files are one input."""
+    inputs = {each.sha256: Pinned(each.path, Digest(each.sha256), each.size) for each in tree if not each.target}
+    params = {"root": root, "files": [each.value() for each in sorted(tree)]}
+    ordered = tuple(Pinned("", inputs[key].digest, inputs[key].size) for key in sorted(inputs))
+    return Step("tree", name, section, params, ordered)
+
+
+def _documents(project: Project, locked: PlatformLock, root: str) -> Step:
+    """The resolved documents at /etc/pesto, and again below the algorithm where upstream keeps them."""
+    runtime = next(each for each in locked.packages if each.name == RUNTIME)
+    texts = {name: json.dumps(value, indent=4, sort_keys=True) for name, value in project.documents.items()}
+    params = {"root": root, "documents": texts, "runtime": f"{runtime.name} {runtime.version}"}
+    wheel = Pinned(runtime.wheel.name, runtime.wheel.digest, runtime.wheel.size)
+    return Step("documents", "configuration", "configuration", params, (wheel,))
+
+
+def _resource(resource: Resource, folder: Tree) -> Step:
+    to = in_root(resource.to)
+    if resource.form == "directory":
+        return _tree(resource.key, "resources", to, folder)
+    name = posixpath.basename(resource.source.partition("?")[0])
+    if resource.form == "file" and resource.to.endswith("/"):
+        to = posixpath.join(to, name)
+    assert resource.sha256 is not None
+    pinned = Pinned(name, Digest(resource.sha256), resource.size)
+    return Step(resource.form, resource.key, "resources", {"to": to}, (pinned,))
+
+
+def in_root(path: str) -> str:
+    """An absolute path of the image as a layer names it; /bin, /lib... are links to below /usr (merged-usr)."""
+    relative = posixpath.normpath(path).strip("/")
+    first = relative.partition("/")[0]
+    return f"usr/{relative}" if first in _MERGED_USR else relative
+
+
+def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:
+    return Recipe(
+        platform=Platform.parse(locked.platform),
+        created=lock.assembly.epoch,
+        user=lock.input.user,
+        env=tuple(f"{key}={value}" for key, value in _environment(lock, project).items()),
+        cmd=("processing",),
+        ports=(f"{PORT}/tcp",),
+        labels=_labels(lock, project),
+        healthcheck=(f"/{VENV}/bin/python", "-c", _HEALTH),
+    )
+
+
+def _environment(lock: Lock, project: Project) -> dict[str, str]:
+    """As the ENV lines of PESTO's build, in their order; PYTHONPATH extends what is there."""
+    base = {"PATH": f"/{VENV}/bin:{_PATH}", "LANG": "C.UTF-8"}
+    path = [f"/opt/{lock.input.name}", *(each.to.rstrip("/") for each in project.resources if each.type == "python" and each.to)]
+    lines = {
+        "PESTO_PROFILE": "-".join(lock.input.profiles),
+        **project.environments,
+        "PYTHONPATH": "$PYTHONPATH${PYTHONPATH:+:}" + ":".join(path),
+    }
+    return base | expand(lines, base)
+
+
+def _labels(lock: Lock, project: Project) -> dict[str, str]:
+    description = project.documents["description"]
+    return {
+        "org.opencontainers.image.title": str(description["title"]),
+        "org.opencontainers.image.version": str(description["version"]),
+        "org.opencontainers.image.description": str(description["description"]),
+        "org.pesto-repro.lock": lock.content_hash,
+        **lock.input.labels,
+    }

@@ -1,0 +1,239 @@
+"""Project -> Lock: the only room that asks "which version?".
+
+What an old lock pins stays pinned: only what the project asks anew, or what is to be upgraded, is resolved. A
+project that asks for nothing new gets the same lock back without a question to anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from pesto_repro.build.compress import describe
+from pesto_repro.build.documents import read_definitions
+from pesto_repro.errors import ProjectError, ResolveError
+from pesto_repro.fetch import Fetcher
+from pesto_repro.fetch import index as index_room
+from pesto_repro.fetch.debian import Mirrors
+from pesto_repro.fetch.index import Indexes
+from pesto_repro.lock.asked import asked
+from pesto_repro.lock.drift import asks_debian_anew, asks_python_anew, drift
+from pesto_repro.lock.model import (
+    LOCK_VERSION,
+    Assembly,
+    DebianPackage,
+    Input,
+    Interpreter,
+    Lock,
+    PlatformLock,
+    PythonPackage,
+)
+from pesto_repro.lock.text import seal
+from pesto_repro.plan import ASSEMBLY_VERSION
+from pesto_repro.plan.make import RUNTIME
+from pesto_repro.progress import Reporter
+from pesto_repro.project import Project
+from pesto_repro.project.service import problems as service_problems
+from pesto_repro.resolve import debian, python
+from pesto_repro.resolve.resources import Local, local_wheels, resolve_resources
+
+_UNSEALED = "sha256:" + "0" * 64
+_OLDEST = "1980-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Whom to ask. *epoch* is SOURCE_DATE_EPOCH as RFC 3339; *now* is for warnings only."""
+
+    fetcher: Fetcher
+    indexes: Indexes
+    uv_environment: Mapping[str, str]
+    mirrors: Callable[[], Mirrors]
+    reporter: Reporter
+    now: datetime
+    epoch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """What an earlier lock pins, and how much of it is to be renewed.
+
+    *whole* is False if pins were lost, in a merge for one; *packages* names those to renew.
+    """
+
+    lock: Lock | None = None
+    whole: bool = True
+    everything: bool = False
+    packages: tuple[str, ...] = ()
+
+    def pins(self, platform: str) -> PlatformLock | None:
+        """What is pinned for *platform*, unless everything is to be renewed."""
+        if self.lock is None or self.everything:
+            return None
+        return next((each for each in self.lock.platforms if each.platform == platform), None)
+
+
+def lock_project(project: Project, platforms: tuple[str, ...], world: World, old: Old) -> Lock:
+    """The lock of *project* for *platforms*. Raises ProjectError, ResolveError, FetchError."""
+    _require_debian(project)
+    local = Local(project)
+    now = asked(project, platforms)
+    _require_known(old, project)
+    if (kept := _unchanged(old, now, local, project, world)) is not None:
+        return kept
+    with ThreadPoolExecutor(max(1, len(platforms))) as pool:
+        resolved = list(pool.map(partial(_platform, project, now, world, old, local), platforms))
+    pinned = tuple(each for each, _ in resolved)
+    known = {} if old.lock is None else {each.key: each for each in old.lock.resources}
+    lock = Lock(
+        lock_version=LOCK_VERSION,
+        content_hash=_UNSEALED,
+        assembly=_assembly(project, world.epoch or _epoch(old, [moment for _, moment in resolved])),
+        input=now,
+        resources=resolve_resources(project, local, world.fetcher, known, upgrade=old.everything),
+        platforms=pinned,
+    )
+    _check_service(project, pinned[0], world)
+    return seal(lock)
+
+
+def _unchanged(old: Old, now: Input, local: Local, project: Project, world: World) -> Lock | None:
+    """The old lock, if it answers everything that is asked now."""
+    lock = old.lock
+    if lock is None or not old.whole or old.everything or old.packages or drift(lock.input, now):
+        return None
+    if lock.assembly != _assembly(project, world.epoch or lock.assembly.epoch):
+        return None
+    locked = {each.key: each for each in lock.resources}
+    same = all(locked.get(key) == each for key, each in local.resources.items())
+    return lock if same and locked.keys() == {each.key for each in project.resources} else None
+
+
+def _platform(
+    project: Project, now: Input, world: World, old: Old, local: Local, platform: str
+) -> tuple[PlatformLock, str]:
+    """Everything pinned for one platform, and the newest moment among what was asked."""
+    pins = old.pins(platform)
+    changes = drift(old.lock.input, now) if old.lock is not None else ()
+    if pins and old.whole and not asks_debian_anew(changes) and not old.packages:
+        packages, interpreter = pins.debian, pins.python
+    else:
+        packages, interpreter = _debian(project, platform, world, pins, old)
+    _require_python(project, interpreter)
+    same_python = pins is not None and pins.python == interpreter
+    if pins and old.whole and same_python and not asks_python_anew(changes) and not old.packages:
+        wheels, moment = pins.packages, ""
+    else:
+        wheels, moment = _python(project, platform, interpreter, world, old, local)
+    moments = [moment, *(_rfc3339(each.snapshot) for each in packages)]
+    found = PlatformLock(platform=platform, python=interpreter, debian=packages, packages=wheels)
+    return found, max(moments)
+
+
+def _debian(
+    project: Project, platform: str, world: World, pins: PlatformLock | None, old: Old
+) -> tuple[tuple[DebianPackage, ...], Interpreter]:
+    architecture = debian.ARCHITECTURES[platform]
+    settings = project.settings.base
+    assert settings.debian is not None
+    keep = tuple(each for each in (pins.debian if pins else ()) if each.name not in old.packages)
+    bases = debian.resolve(
+        settings.debian,
+        settings.packages,
+        (architecture,),
+        mirrors=world.mirrors(),
+        fetcher=world.fetcher,
+        now=world.now,
+        keep=keep,
+        upgrade=old.everything,
+    )
+    return bases[architecture].packages, bases[architecture].python
+
+
+def _python(
+    project: Project, platform: str, interpreter: Interpreter, world: World, old: Old, local: Local
+) -> tuple[tuple[PythonPackage, ...], str]:
+    pins = old.pins(platform)
+    settings = project.settings
+    return python.resolve(
+        requires=project.requires,
+        constraints=project.constraints,
+        runtime=settings.runtime.package,
+        closure=settings.runtime.closure,
+        interpreter=interpreter,
+        platform=platform,
+        indexes=world.indexes,
+        uv_environment=world.uv_environment,
+        keep=pins.packages if pins else (),
+        upgrade=old.everything,
+        upgrade_packages=old.packages,
+        wheels=local_wheels(project, local, world.fetcher),
+        reporter=world.reporter,
+        offline=world.fetcher.offline,
+    )
+
+
+def _assembly(project: Project, epoch: str) -> Assembly:
+    compression = project.settings.layers.compression
+    return Assembly(
+        version=ASSEMBLY_VERSION, compression=compression, compressor=describe(compression), epoch=epoch
+    )
+
+
+def _epoch(old: Old, moments: list[str]) -> str:
+    """The newest moment of what is pinned; what was kept was not newer than the old lock's epoch."""
+    before = old.lock.assembly.epoch if old.lock is not None and not old.everything else _OLDEST
+    return max(before, *moments)
+
+
+def _rfc3339(snapshot: str) -> str:
+    """``20260912T075541Z`` as ``2026-09-12T07:55:41Z``."""
+    day, _, time = snapshot.partition("T")
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}T{time[:2]}:{time[2:4]}:{time[4:6]}Z"
+
+
+def _require_debian(project: Project) -> None:
+    if project.settings.base.debian is None:
+        raise ResolveError(
+            f"the base image {project.docker_base_image} comes from a registry, which this version cannot read yet",
+            'build on Debian packages instead: write `[base]` and `debian = "trixie"` into pesto/build/image.toml',
+        )
+
+
+def _require_python(project: Project, interpreter: Interpreter) -> None:
+    wanted = project.settings.python.version
+    if wanted not in (None, interpreter.minor):
+        raise ResolveError(
+            f"python.version is {wanted}, but the base {project.settings.base.debian} has Python {interpreter.version}",
+            "leave python.version out, or choose the base that has it: bookworm has 3.11, trixie 3.13",
+        )
+
+
+def _require_known(old: Old, project: Project) -> None:
+    """``-P NAME`` of a package that is not locked is a slip."""
+    if old.lock is None or not old.packages:
+        return
+    known = {each.name for pins in old.lock.platforms for each in (*pins.packages, *pins.debian)}
+    unknown = sorted(set(old.packages) - known)
+    if unknown:
+        raise ResolveError(f"not in the lock, so not to be upgraded: {', '.join(unknown)}")
+
+
+def _check_service(project: Project, locked: PlatformLock, world: World) -> None:
+    """The project's schemas against the runtime's own definitions, which only its wheel knows."""
+    runtime = next(each for each in locked.packages if each.name == RUNTIME)
+    fetcher, wheel = world.fetcher, runtime.wheel
+    fetcher.blob(
+        wheel.digest,
+        wheel.size,
+        lambda: index_room.urls(runtime, world.indexes, fetcher),
+        wheel.name,
+    )
+    with fetcher.store.open(wheel.digest) as stream:
+        found = tuple(service_problems(project.documents, read_definitions(stream)))
+    if found:
+        raise ProjectError(found)
+

@@ -1,0 +1,251 @@
+"""The store: content-addressed blobs, and what is known of steps. The only writer besides sinks.
+
+::
+
+    <root>/blobs/sha256/<hex>              immutable bytes, by digest: wheels, .debs, layers
+    <root>/records/step/<key>              step key -> diff_id of the layer it makes
+    <root>/records/layer/<diff_id>.<how>   diff_id and compressor -> the blob that holds the layer
+    <root>/records/output/<id>             a finished archive, so that an equal one is not written again
+    <root>/partial/<hex>                   a download that was cut off, to be resumed
+    <root>/tmp/                            files being written
+
+Rules: a blob appears under its digest whole or not at all (written in ``tmp``, then renamed), so two builds share a
+store and ``kill -9`` harms nothing. Bytes are verified on the way in and hashed again before their first use in a
+process. What does not verify is removed: to the caller it was never there. A record carries its own checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from pesto_repro.digest import Digest, canonical_json, hash_stream
+from pesto_repro.errors import StoreError
+
+Record = Mapping[str, str | int]
+
+
+class BlobWriter:
+    """A blob being written: ``write`` it, then ``commit`` it. Without a commit nothing remains."""
+
+    def __init__(self, store: Store, handle: BinaryIO, path: Path) -> None:
+        self._store, self._handle, self._path = store, handle, path
+        self._state, self.size = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        with self._store.guarded():
+            self._handle.write(data)
+        self._state.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def commit(self) -> Digest:
+        """Give the bytes their place under their digest."""
+        digest = Digest(self._state.hexdigest())
+        with self._store.guarded():
+            self._handle.flush()
+        self._store.adopt(self._path, digest)
+        return digest
+
+
+class Store:
+    """A store below *root*; made when first written to. Safe for several threads and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._verified: set[Digest] = set()
+        self._lock = threading.Lock()
+        self._swept = False
+
+    # -- blobs ---------------------------------------------------------------------------------------------------
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob lies, if it is there."""
+        return self.root / "blobs" / "sha256" / digest.hex
+
+    def has(self, digest: Digest) -> bool:
+        """Is the blob there, with the right bytes? (Hashed once per process; a broken one is removed.)"""
+        with self._lock:
+            if digest in self._verified:
+                return True
+        try:
+            with self.path(digest).open("rb") as stream:
+                actual, _ = hash_stream(stream)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._failure(error) from error
+        if actual != digest:
+            self.discard(digest)
+            return False
+        self._mark(digest)
+        return True
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The verified blob, open for reading and seekable. Raises StoreError if it is not there."""
+        if not self.has(digest):
+            raise StoreError(f"the store at {self.root} has no intact {digest}", "run the command again")
+        return self.path(digest).open("rb")
+
+    def size(self, digest: Digest) -> int:
+        """The size in bytes of a blob that is there."""
+        return self.path(digest).stat().st_size
+
+    def put(self, data: bytes) -> Digest:
+        """Keep *data*."""
+        with self.writer() as blob:
+            blob.write(data)
+            return blob.commit()
+
+    def discard(self, digest: Digest) -> None:
+        """Forget a blob."""
+        with self._lock:
+            self._verified.discard(digest)
+        self.path(digest).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[BlobWriter]:
+        """A new blob, of bytes whose digest is known at their end."""
+        with self._temporary() as (handle, path):
+            yield BlobWriter(self, handle, path)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[IO[bytes]]:
+        """A nameless file to read and write, gone at the end whatever happens."""
+        with self.guarded():
+            handle = tempfile.TemporaryFile(dir=self._folder("tmp"))
+        with handle:
+            yield handle
+
+    @contextlib.contextmanager
+    def partial(self, digest: Digest) -> Iterator[tuple[IO[bytes], Path]]:
+        """What was downloaded of *digest* so far, locked against other processes, positioned at its end."""
+        path = self._folder("partial") / digest.hex
+        with self.guarded():
+            handle = open_locked(path)
+        with handle:
+            yield handle, path
+
+    def adopt(self, path: Path, digest: Digest) -> None:
+        """Move the finished file at *path*, whose digest was computed while it was written, to its place."""
+        with self.guarded():
+            path.chmod(0o444)
+            self._folder("blobs", "sha256")
+            path.replace(self.path(digest))
+        self._mark(digest)
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    def record(self, kind: str, name: str) -> Record | None:
+        """What was recorded under *name*; None if nothing was, or not these bytes any more."""
+        try:
+            text, _, check = (self.root / "records" / kind / name).read_bytes().partition(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._failure(error) from error
+        if check.strip() != hashlib.sha256(text).hexdigest().encode():
+            return None
+        value: Record = json.loads(text)
+        return value
+
+    def remember(self, kind: str, name: str, value: Record) -> None:
+        """Record *value* under *name*, in place of what was there."""
+        text = canonical_json(dict(value))
+        with self.guarded(), self._temporary() as (handle, path):
+            handle.write(text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n")
+            handle.flush()
+            path.replace(self._folder("records", kind) / name)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turns an OSError of the store's own files into a StoreError that says where and what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> StoreError:
+        reason = error.strerror or str(error)
+        hint = "choose another place with --store or PESTO_REPRO_STORE"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = f"free some space, or {hint}"
+        return StoreError(f"the store at {self.root} cannot be used: {reason}", hint)
+
+    def _folder(self, *parts: str) -> Path:
+        folder = self.root.joinpath(*parts)
+        with self.guarded():
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _mark(self, digest: Digest) -> None:
+        with self._lock:
+            self._verified.add(digest)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[tuple[BinaryIO, Path]]:
+        """A file in ``tmp``, locked as long as it is being written, removed unless it was moved away."""
+        folder = self._folder("tmp")
+        self._sweep(folder)
+        with self.guarded():
+            handle, path = _new_locked(folder)
+        try:
+            with handle:
+                yield handle, path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove what a killed process left: files in ``tmp`` that nobody holds a lock on."""
+        with self._lock:
+            swept, self._swept = self._swept, True
+        if swept:
+            return
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError), path.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _new_locked(folder: Path) -> tuple[BinaryIO, Path]:
+    """A new file, locked; another one, if a sweeping process took it between the two."""
+    while True:
+        number, name = tempfile.mkstemp(dir=folder)
+        handle, path = os.fdopen(number, "w+b"), Path(name)
+        if _lock_named(handle, path):
+            return handle, path
+
+
+def open_locked(path: Path) -> IO[bytes]:
+    """Open and lock; again, if between the two another process moved the file away."""
+    while True:
+        handle = path.open("a+b")
+        if _lock_named(handle, path):
+            return handle
+
+
+def _lock_named(handle: IO[bytes], path: Path) -> bool:
+    """Lock *handle*, and say whether *path* still names it; close it if not."""
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    if _still_named(handle, path):
+        return True
+    handle.close()
+    return False
+
+
+def _still_named(handle: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,145 @@
+"""image.toml: defaults, what is refused, and its JSON Schema."""
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from pesto_repro.errors import ProjectError
+from pesto_repro.project.documents import parse_toml
+from pesto_repro.project.settings import Settings, json_schema, settings
+
+_FILE = "pesto/build/image.toml"
+_FULL = b"""
+[image]
+platforms = ["linux/amd64", "linux/arm64"]
+user = "1000:1000"
+labels = { maintainer = "me" }
+[base]
+debian = "trixie"
+packages = ["libgl1", "libstdc++6"]
+mirror = "https://mirror.example.org/debian"
+[python]
+version = "3.13"
+requires = ["NumPy >=2"]
+index-url = "https://index.example.org/simple"
+find-links = ["wheels"]
+[runtime]
+package = "processing-factory==1.7.2"
+closure = "full"
+[layers]
+max = 20
+compression = "zstd"
+[profiles]
+merge = "deep"
+"""
+
+
+def _read(text: bytes) -> Settings:
+    document = parse_toml(_FILE, text)
+    return settings(document, [(_FILE, document)], "root")
+
+
+def _message(text: bytes) -> str:
+    with pytest.raises(ProjectError) as caught:
+        _read(text)
+    return "\n".join(map(str, caught.value.problems))
+
+
+def test_defaults() -> None:
+    """Without image.toml everything has the value that the design names."""
+    assert {
+        "image": {"platforms": ("linux/amd64",), "user": "65532:65532", "labels": {}},
+        "base": {"debian": None, "packages": (), "mirror": None},
+        "python": {"version": None, "requires": (), "index-url": None, "find-links": ()},
+        "runtime": {"package": "processing-factory==1.7.2", "closure": "minimal"},
+        "layers": {"max": 40, "compression": "gzip"},
+        "profiles": {"merge": "root"},
+    } == settings({}, [], "root").model_dump(by_alias=True)
+
+
+def test_every_key_is_read() -> None:
+    """A file that uses every key comes back as its values; requirements in one spelling."""
+    read = _read(_FULL)
+    assert ("linux/amd64", "linux/arm64") == read.image.platforms
+    assert ("trixie", ("libgl1", "libstdc++6")) == (read.base.debian, read.base.packages)
+    assert ("numpy>=2",) == read.python.requires
+    assert ("https://index.example.org/simple", ("wheels",)) == (read.python.index_url, read.python.find_links)
+    assert ("full", 20, "zstd", "deep") == (
+        read.runtime.closure,
+        read.layers.max,
+        read.layers.compression,
+        read.profiles.merge,
+    )
+
+
+@pytest.mark.parametrize("user", ["0", "65532", "1000:1000", "nobody", "www-data:staff"])
+def test_users(user: str) -> None:
+    """uid, uid:gid, names."""
+    assert user == _read(f'[image]\nuser = "{user}"'.encode()).image.user
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'[image]\nplatform = ["linux/amd64"]', ':image.platform: unknown key; did you mean "platforms"?'),
+        (b"[imagee]\n", ':imagee: unknown key; did you mean "image"?'),
+        (b"zzz = 1", ":zzz: unknown key"),
+        (b'[python]\nindex_url = "x"', ':python.index_url: unknown key; did you mean "index-url"?'),
+        (b"[image]\nplatforms = []", ":image.platforms: tuple should have at least 1 item after validation, not 0"),
+        (b'[image]\nplatforms = ["linux/s390x"]', ":image.platforms.0: input should be 'linux/amd64' or 'linux/arm64', not \"linux/s390x\""),
+        (b'[image]\nplatforms = ["linux/amd64", "linux/amd64"]', ':image.platforms: "linux/amd64" is there twice'),
+        (b"[image]\nuser = 1000", ":image.user: input should be a valid string, not 1000"),
+        (b'[image]\nuser = "a b"', ':image.user: "a b" is not a user: write "uid", "uid:gid" or a name'),
+        (b'[base]\ndebian = "sid"', ":base.debian: input should be 'bookworm' or 'trixie', not \"sid\""),
+        (b"[layers]\nmax = 121", ":layers.max: input should be less than or equal to 120, not 121"),
+        (b"[layers]\nmax = 0", ":layers.max: input should be greater than or equal to 1, not 0"),
+        (b"[layers]\nmax = true", ":layers.max: input should be a valid integer, not True"),
+        (b'[runtime]\npackage = "numpy"', ':runtime.package: "numpy" is not a requirement on processing-factory, such as "processing-factory==1.7.2"'),
+        (b'[base]\nmirror = "ftp://me:secret@h/"', ':base.mirror: "ftp://h/" is not an address that starts with https:// or http://'),
+        (b'[python]\nindex-url = ["https://me:secret@h/"]', ":python.index-url: input should be a valid string, not ['https://h/']"),
+    ],
+)
+def test_what_is_refused(text: bytes, message: str) -> None:
+    """Unknown keys with a suggestion, wrong values with what they are; never a password."""
+    assert _FILE + message == _message(text)
+
+
+def test_a_requirement_that_is_none() -> None:
+    """PEP 508, with the reason."""
+    expected = f'{_FILE}:python.requires.1: "numpy=2" is not a requirement (PEP 508): '
+    assert _message(b'[python]\nrequires = ["ok", "numpy=2"]').startswith(expected)
+
+
+def test_all_problems_are_told_and_the_right_file_is_blamed() -> None:
+    """A value that a profile's file set is that file's problem."""
+    base, profile = {"layers": {"max": 0}}, {"base": {"debian": "sid"}}
+    layers = [(_FILE, base), ("pesto/build/image.p1.toml", profile)]
+    with pytest.raises(ProjectError) as caught:
+        settings({**base, **profile}, layers, "root")
+    assert [
+        ("pesto/build/image.p1.toml", "base.debian"),
+        ("pesto/build/image.toml", "layers.max"),
+    ] == [(problem.file, problem.place) for problem in caught.value.problems]
+
+
+def _keys(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    tables = {"": schema, **schema["$defs"]}
+    return {f"{name}.{key}": value for name, table in tables.items() for key, value in table["properties"].items()}
+
+
+def test_the_schema_is_one_and_describes_every_key() -> None:
+    """Editors complete from it: a valid draft 2020-12 schema, each key with a description."""
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    assert "https://json-schema.org/draft/2020-12/schema" == schema["$schema"]
+    assert [] == [key for key, value in _keys(schema).items() if not value.get("description")]
+
+
+def test_the_schema_judges_as_the_tool_does() -> None:
+    """It takes the full file and refuses an unknown key."""
+    validator = Draft202012Validator(json_schema())
+    assert validator.is_valid(parse_toml(_FILE, _FULL))
+    assert validator.is_valid({})
+    assert not validator.is_valid({"image": {"platform": []}})
+    assert not validator.is_valid({"layers": {"max": 121}})
