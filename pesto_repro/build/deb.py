@@ -1,8 +1,8 @@
 """Reading a .deb: what it says of itself, its maintainer scripts, and the paths it brings.
 
-deb(5): an ar archive of ``debian-binary``, ``control.tar`` and ``data.tar``, each tar packed in one way or another.
-It is read once, from start to end; contents that somebody wants are put one after the other into a scratch file, so
-memory stays flat whatever the package's size.
+deb(5): an ar archive of ``debian-binary``, ``control.tar`` and ``data.tar``, each tar packed in one way or
+another. It is read once, from start to end; contents that somebody wants are put one after the other into a
+scratch file, so memory stays flat whatever the package's size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HEADER = 60
 _UNPACKERS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
     "": lambda stream: stream,
     ".gz": lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream)),
-    ".xz": lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream)),
+    ".xz": lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream)),  # noqa: SIM115  # the caller closes it
     ".zst": unzstd,
 }
 _KINDS: dict[bytes, Kind] = {
@@ -41,7 +41,7 @@ Kind = Literal["file", "directory", "symlink", "hardlink", "special"]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One path of ``data.tar``, as written there without leading ``./``; "special" is a device, pipe or the like."""
+    """One path of ``data.tar``, without the leading ``./``; "special" is a device, a pipe or the like."""
 
     path: str
     kind: Kind
@@ -54,7 +54,7 @@ class Member:
     _offset: int = field(repr=False, compare=False)
 
     def open(self) -> BinaryIO:
-        """The content, anew at each call. Only for members that were kept, one at a time for each scratch file."""
+        """The content, anew at each call. Only for members that were kept, one at a time."""
         assert self._scratch is not None, self.path
         return cast("BinaryIO", io.BufferedReader(_Window(self._scratch, self._offset, self.size)))
 
@@ -66,7 +66,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Deb:
-    """A package: *control* holds the members of ``control.tar`` by name ("control", "md5sums", "postinst"...)."""
+    """A package: *control* holds the files of its ``control.tar`` by name ("control", "postinst"...)."""
 
     label: str
     control: Mapping[str, bytes]
@@ -96,7 +96,15 @@ def read(
         deb = Deb(label, control, members)
         if not {"package", "version", "architecture"} <= set(deb.fields):
             raise _Malformed("its control file lacks Package, Version or Architecture")
-    except (_Malformed, tarfile.TarError, lzma.LZMAError, OSError, EOFError, ValueError, StopIteration) as error:
+    except (
+        _Malformed,
+        tarfile.TarError,
+        lzma.LZMAError,
+        OSError,
+        EOFError,
+        ValueError,
+        StopIteration,
+    ) as error:
         raise BuildError(f"{label} is not a Debian package that can be read: {error}") from None
     return deb
 

@@ -1,7 +1,8 @@
-"""Debian's alternatives: links like ``/usr/bin/awk`` that lead to the best of the programs that offer themselves.
+"""Debian's alternatives: links like ``/usr/bin/awk`` that lead to the best program of those on offer.
 
-Packages offer them in their ``postinst`` with ``update-alternatives --install``. Where they do it literally, without
-shell variables, the links are made here as update-alternatives(1) would; other calls are no data and are left out.
+Packages offer them in their ``postinst`` with ``update-alternatives --install``. Where they do it literally,
+without shell variables, the links are made here as update-alternatives(1) would; other calls are no data and
+are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _END = re.compile(r"[;&|<>()]+")
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One choice: *link* leads to *path* through ``/etc/alternatives/<name>``; *slaves* are (link, name, path)."""
+    """A choice: *link* leads to *path* through ``/etc/alternatives/<name>``; *slaves*: (link, name, path)."""
 
     link: str
     name: str
@@ -37,7 +38,7 @@ def offered(postinst: str) -> Iterator[Alternative]:
 
 
 def entries(alternatives: Iterable[Alternative], present: Collection[str]) -> Iterator[Entry]:
-    """The links, and what update-alternatives keeps of them. *present* are the paths that the packages bring."""
+    """The links, and what update-alternatives keeps of them. *present* are the paths that packages bring."""
     groups: dict[str, list[Alternative]] = {}
     for each in alternatives:
         groups.setdefault(each.name, []).append(each)
@@ -62,7 +63,7 @@ def _links(link: str, name: str, path: str) -> Iterator[Entry]:
 
 
 def _administration(choices: Sequence[Alternative], best: Alternative) -> str:
-    """As dpkg's ``alternatives/*``: mode, link, slaves; then each choice with its priority and its slaves' paths."""
+    """As dpkg's ``alternatives/*``: mode, link, slaves; then each choice with its priority and its slaves."""
     slaves = dict(sorted({name: link for each in choices for link, name, _ in each.slaves}.items()))
     lines = ["auto", best.link]
     for name, link in slaves.items():

@@ -1,7 +1,7 @@
 """The certificate authorities as ``update-ca-certificates`` leaves them in ``/etc/ssl/certs``.
 
-One bundle, a link for each certificate, and for each a link by the hash of its subject, by which OpenSSL finds a
-certificate in a folder (openssl-rehash(1)).
+One bundle, a link for each certificate, and for each a link by the hash of its subject, by which OpenSSL
+finds a certificate in a folder (openssl-rehash(1)).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def link_name(path: str) -> str:
 
 
 def subject_hash(der: bytes) -> str:
-    """``openssl x509 -hash``: of the subject's canonical form, the first four bytes of SHA-1, little-endian."""
+    """``openssl x509 -hash``: the first four bytes of the canonical subject's SHA-1, little-endian."""
     (certificate,) = _items(der)
     (to_be_signed, *_) = _items(certificate[1])
     fields = list(_items(to_be_signed[1]))
@@ -80,7 +80,9 @@ def _hash_links(pems: Mapping[str, bytes]) -> Iterator[Entry]:
     seen: set[bytes] = set()
     for name in sorted(pems, key=str.encode):
         der = _der(pems[name], name)
-        if der is None or der in seen:  # openssl-rehash(1): only files with one certificate, each certificate once
+        if (
+            der is None or der in seen
+        ):  # openssl-rehash(1): only files with one certificate, each certificate once
             continue
         seen.add(der)
         found = subject_hash(der)
@@ -128,7 +130,7 @@ def _canonical_rdn(content: bytes) -> bytes:
 
 
 def _canonical_attribute(attribute: Mapping[int, bytes]) -> bytes:
-    """OpenSSL's x509_name_canon: text as UTF-8, in lower case (ASCII only), white space trimmed and collapsed."""
+    """OpenSSL's x509_name_canon: text as UTF-8 in (ASCII) lower case, white space trimmed and collapsed."""
     ((tag, value),) = ((tag, value) for tag, value in attribute.items() if tag != _OID)
     if tag in _ENCODINGS:
         text = _SPACES.sub(" ", value.decode(_ENCODINGS[tag])).strip(" ")

@@ -1,8 +1,9 @@
 """Maker "debian-system": what maintainer scripts would have made of a Debian base, made as data instead.
 
-The links of the merged /usr, accounts, certificate authorities, the loader's cache, alternatives, the files that
-packages copy from their own defaults, time zone, folders with special permissions. Not made, because a container's
-runtime does: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``. Of each package only what is needed is read.
+The links of the merged /usr, accounts, certificate authorities, the loader's cache, alternatives, the files
+that packages copy from their own defaults, time zone, folders with special permissions. Not made, because a
+container's runtime does: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``. Of each package only what
+is needed is read.
 """
 
 from __future__ import annotations
@@ -75,7 +76,14 @@ class Root:
 def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     """What the scripts of the packages of *step* would have made, for ``params["architecture"]``."""
     root = _root(step, inputs)
-    made = [*_links(root), *_accounts(root), *_copies(root), *_directories(), *_time_zone(root), *_python(root)]
+    made = [
+        *_links(root),
+        *_accounts(root),
+        *_copies(root),
+        *_directories(),
+        *_time_zone(root),
+        *_python(root),
+    ]
     made += debian_certificates.entries(_certificates(root))
     made += debian_alternatives.entries(_alternatives(root), root.members)
     yield from made

@@ -1,7 +1,7 @@
 """Maker "debs": the files of some Debian packages, as dpkg would unpack them on a system with a merged /usr.
 
-Nothing is run. Modes and owners are the package's. For scanners, ``/var/lib/dpkg/status.d/<package>`` holds the
-control paragraph and ``<package>.md5sums`` the checksums, as in distroless images.
+Nothing is run. Modes and owners are the package's. For scanners, ``/var/lib/dpkg/status.d/<package>`` holds
+the control paragraph and ``<package>.md5sums`` the checksums, as in distroless images.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from pesto_repro.plan import Step
 
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ALIASES = {**{name: f"usr/{name}" for name in MERGED}, "var/run": "run", "var/lock": "run/lock"}
-"""Directories that are links in the image (made by "debian-system"), and where they point: /usr is merged, and
-base-files moves what belongs to a boot to /run."""
+"""Directories that are links in the image (made by "debian-system"), and where they point.
+
+/usr is merged; base-files moves what lasts as long as a boot to /run.
+"""
 
 
 def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
@@ -63,7 +65,7 @@ def _entry(member: Member, origin: str) -> Entry:
 
 
 def _anchored(found: Iterable[Entry]) -> Iterator[Entry]:
-    """Of several names of one file the first by path parts carries the content: it stands first in the layer."""
+    """Of several names of one file the first by path parts carries the content: it is first in a layer."""
     entries = {each.path: each for each in found}
     names: dict[str, list[str]] = {}
     for entry in entries.values():
@@ -93,7 +95,7 @@ def _refusals(deb: Deb) -> Iterator[str]:
         elif member.kind == "special":
             yield f"{member.path!r} is a device, a pipe or something else that is no file"
         elif member.kind == "hardlink" and merged(member.target) not in files:
-            yield f"{member.path!r} is a hard link to {member.target!r}, which the package does not bring before it"
+            yield f"{member.path!r} is a hard link to {member.target!r}, which does not stand before it"
         elif member.kind in ("file", "hardlink"):
             files.add(merged(member.path))
 

@@ -20,7 +20,7 @@ API = "pesto/cli/resources/doc/api_geo_process_v1.0.yaml"
 
 
 def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
-    """/etc/pesto/*, and ``root``/pesto/api/*.json, ``root``/pesto/build/requirements.json."""
+    """/etc/pesto/*, and ``root``/pesto/api/*.json as upstream leaves them there."""
     (wheel,) = step.inputs
     with inputs.open(wheel.digest) as stream:
         definitions, api = read_definitions(stream), read_from_wheel(stream, API)
@@ -34,8 +34,7 @@ def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     root = step.params["root"]
     generated = {"service": service, "version": version}
     for name, text in sorted((step.params["documents"] | generated).items()):
-        folder = "build" if name == "requirements" else "api"
-        yield data(f"{root}/pesto/{folder}/{name}.json", text.encode())
+        yield data(f"{root}/pesto/api/{name}.json", text.encode())
 
 
 def read_definitions(runtime: BinaryIO) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Writes ``/etc/ld.so.cache``, which tells the dynamic loader where each shared library lies.
 
-The format is glibc's own, version 1.1 (glibc, ``sysdeps/generic/dl-cache.h``), as ``ldconfig`` writes it, without
-its optional extensions: a library built for newer CPUs (``glibc-hwcaps``) is passed over, its plain one is found.
+The format is glibc's own, version 1.1 (glibc, ``sysdeps/generic/dl-cache.h``), as ``ldconfig`` writes it,
+without its optional extensions: a library built for newer CPUs (``glibc-hwcaps``) is passed over, its plain
+one is found.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def is_library_name(name: str) -> bool:
 
 
 def directories(configuration: Mapping[str, bytes]) -> tuple[str, ...]:
-    """The folders that ``etc/ld.so.conf`` and what it includes name, then the built-in ones; without leading slash.
+    """The folders that ``etc/ld.so.conf`` and its includes name, then the built-in ones; no leading slash.
 
     *configuration* holds all files below ``etc`` that may be asked for, by path.
     """
@@ -44,7 +45,8 @@ def directories(configuration: Mapping[str, bytes]) -> tuple[str, ...]:
 def cache(libraries: Iterable[tuple[str, str]], architecture: str) -> bytes:
     """The cache of (soname, absolute path) pairs; of one soname the first pair is the one that is found."""
     # ldconfig writes, and the loader's binary search expects, names in descending order
-    ordered = sorted(libraries, key=cmp_to_key(lambda one, other: compare(one[0], other[0])), reverse=True)
+    by_name = cmp_to_key(compare)
+    ordered = sorted(libraries, key=lambda each: by_name(each[0]), reverse=True)
     start = _HEADER.size + _ENTRY.size * len(ordered)
     strings, entries = bytearray(), bytearray()
     offsets: dict[str, int] = {}
@@ -59,7 +61,7 @@ def cache(libraries: Iterable[tuple[str, str]], architecture: str) -> bytes:
 
 
 def compare(one: str, other: str) -> int:
-    """glibc's ``_dl_cache_libcmp``: as text, but runs of digits as numbers, and digits after everything else."""
+    """glibc's ``_dl_cache_libcmp``: as text, but runs of digits as numbers, and digits after all else."""
     left, right = 0, 0
     while left < len(one):
         digits, others = _DIGITS.match(one, left), _DIGITS.match(other, right)
@@ -77,7 +79,7 @@ def compare(one: str, other: str) -> int:
 
 
 def soname(open_file: Callable[[], BinaryIO], name: str, architecture: str) -> str | None:
-    """The DT_SONAME of a shared library, *name* if it has none; None if it is no library for *architecture*."""
+    """The DT_SONAME of a shared library, *name* if it has none; None if it is not for *architecture*."""
     with open_file() as stream:
         header = stream.read(64)
         # ELF-64: class at 4 (2 = 64 bits), data at 5 (1 = little-endian), e_machine at 18

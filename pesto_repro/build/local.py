@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,27 @@ def hash_tree(files: Iterable[ProjectFile]) -> tuple[Tree, dict[Digest, LocalFil
         found[digest] = local
         tree.append(TreeFile(each.path, digest.hex, size, each.executable))
     return tuple(sorted(tree, key=lambda each: each.path)), found
+
+
+def list_folder(folder: Path) -> Iterator[ProjectFile]:
+    """Every file and link below *folder*. Raises BuildError for what cannot be in an image."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            target = os.readlink(path)
+            _require_inside(name, target, path)
+            yield ProjectFile(name, False, 0, path, target)
+        elif path.is_file():
+            found = path.stat()
+            yield ProjectFile(name, bool(found.st_mode & 0o100), found.st_size, path)
+        elif not path.is_dir():
+            raise BuildError(f"{path} is neither a file nor a directory", "take it out of the folder")
+
+
+def _require_inside(name: str, target: str, path: Path) -> None:
+    reached = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+    if target.startswith("/") or reached.split("/")[0] == "..":
+        raise BuildError(f"{path} is a link to {target}, outside its folder", "replace the link by what it means")
 
 
 def _signature(path: Path) -> Signature:

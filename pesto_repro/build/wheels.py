@@ -28,13 +28,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import BinaryIO, ClassVar, cast
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
 import installer
 from installer.destinations import WheelDestination
 from installer.exceptions import InstallerError
 from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_record_file
-from installer.scripts import Script, ScriptSection
+from installer.scripts import Script
 from installer.sources import WheelContentElement, WheelSource
 from installer.utils import (
     SCHEME_NAMES,
@@ -50,6 +50,9 @@ from pesto_repro.build.entry import Entry, data, file
 from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import BuildError
 from pesto_repro.plan.step import Step
+
+if TYPE_CHECKING:
+    from installer.scripts import ScriptSection
 
 VERSION = 1
 INSTALLER = b"pesto-repro\n"

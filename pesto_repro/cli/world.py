@@ -39,9 +39,9 @@ def world_of(project: Project, store: Store, reporter: Reporter, *, offline: boo
         os.environ,
         Path.home(),
         project.root,
-        settings_index_url=project.settings.python.index_url,
-        settings_find_links=project.settings.python.find_links,
-        options=project.index_options,
+        project.settings.python.index_url,
+        project.settings.python.find_links,
+        [f"--{each.kind} {each.value}" for each in project.index_options],
     )
     return World(
         fetcher=Fetcher(store, reporter, offline=offline, authorities=indexes.cert),

@@ -1,9 +1,9 @@
 """Where Debian packages lie: mirrors, and the addresses of a pinned package below them.
 
 The lock names no host, so whoever builds says where Debian is: ``[base] mirror`` first, then
-``$PESTO_REPRO_DEBIAN_MIRROR``, then the machine's own apt sources where they are Debian's. The first two may name
-several mirrors, separated by white space. One whose address contains ``{snapshot}`` is an archive of past states:
-it serves packages that have left the others, but cannot say what is current.
+``$PESTO_REPRO_DEBIAN_MIRROR``, then the machine's own apt sources where they are Debian's. The first two may
+name several mirrors, separated by white space. One whose address contains ``{snapshot}`` is an archive of
+past states: it serves packages that have left the others, but cannot say what is current.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Source:
 
 
 def mirrors(base_mirror: str | None, environment_value: str | None, apt_sources: Iterable[str]) -> Mirrors:
-    """The mirrors to use: *base_mirror*, else *environment_value*, else those in the texts of apt's source files."""
+    """The mirrors to use: *base_mirror*, else *environment_value*, else those in apt's source files."""
     for stated in (base_mirror, environment_value):
         if stated and stated.split():
             return _with_security(stated.split())
@@ -65,7 +65,7 @@ def mirrors(base_mirror: str | None, environment_value: str | None, apt_sources:
         raise FetchError(
             "no Debian mirror is known: neither `[base] mirror` nor $PESTO_REPRO_DEBIAN_MIRROR is set,"
             " and no apt source of this machine is Debian's",
-            "set `[base] mirror` in image.toml or $PESTO_REPRO_DEBIAN_MIRROR to the address of a Debian mirror",
+            "set `[base] mirror` in image.toml or $PESTO_REPRO_DEBIAN_MIRROR to a Debian mirror's address",
         )
     return _with_security(sorted(found, key=lambda uri: "debian" != _segments(uri)[-1]))
 
@@ -77,7 +77,7 @@ def urls(package: DebianPackage, where: Mirrors) -> list[str]:
 
 
 def paragraphs(text: str) -> Iterator[dict[str, str]]:
-    """The paragraphs of Debian's control format as fields; names in lower case, for they are case-insensitive.
+    """The paragraphs of Debian's control format as fields; their names, case-insensitive, in lower case.
 
     Debian Policy 5.1: "The fields' values may be continued by lines that start with a space or a tab";
     lines that start with # are comments in the files that allow them (sources, not indices).
@@ -104,7 +104,7 @@ def _with_security(uris: Iterable[str]) -> Mirrors:
 
 
 def _security_of(uri: str) -> str:
-    """``/debian/{snapshot}`` -> ``/debian-security/{snapshot}``; the last "debian" counts, else the end does."""
+    """``/debian/{snapshot}`` -> ``/debian-security/{snapshot}``; of several the last, of none the end."""
     if "/debian/" in uri:
         return "/debian-security/".join(uri.rsplit("/debian/", 1))
     return f"{uri}-security"
@@ -144,7 +144,10 @@ def _one_line_sources(text: str) -> Iterator[_Source]:
 
 def _deb822_sources(fields: Mapping[str, str]) -> Iterator[_Source]:
     # sources.list(5): "Enabled ... can be set to no to disable"
-    if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false"):
+    if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in (
+        "no",
+        "false",
+    ):
         return
     for uri in fields.get("uris", "").split():
         for suite in fields.get("suites", "").split():

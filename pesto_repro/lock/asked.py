@@ -9,15 +9,12 @@ from pesto_repro.digest import Digest
 from pesto_repro.lock.model import Input, Lock, ResourceInput
 from pesto_repro.project import Project
 
-_BY_VALUE = {"requirements"}
-"""Documents whose every part the lock holds by value."""
-
 
 def asked(project: Project, platforms: tuple[str, ...]) -> Input:
     """Everything that *project* asks of the world and of the image."""
     settings = project.settings
     return Input(
-        name=str(project.name),
+        name=project.name,
         profiles=project.profiles,
         merge=project.merge,
         platforms=platforms,
@@ -54,5 +51,5 @@ def base_name(project: Project) -> str:
 
 
 def _digests(documents: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    texts = {name: json.dumps(value, sort_keys=True) for name, value in documents.items() if name not in _BY_VALUE}
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in documents.items()}
     return {name: str(Digest.of(text.encode())) for name, text in texts.items()}

@@ -154,7 +154,7 @@ def _resource(each: ResourceInput | None, *, named: bool) -> str:
 
 def changes(before: Lock | None, after: Lock) -> Iterator[str]:
     """What another lock pins otherwise, a line for each package: "+ numpy 2.3.1", "~ idna 3.10 -> 3.11"."""
-    old, new = _versions(before), _versions(after)
+    old, new = versions(before), versions(after)
     for key in sorted(old.keys() | new.keys()):
         name, platform = key
         where = f" ({platform})" if len(after.platforms) > 1 else ""
@@ -167,11 +167,10 @@ def changes(before: Lock | None, after: Lock) -> Iterator[str]:
             yield f"~ {name} {one} -> {other}{where}"
 
 
-def _versions(lock: Lock | None) -> dict[tuple[str, str], str]:
-    if lock is None:
-        return {}
-    return {
-        (each.name, platform.platform): each.version
-        for platform in lock.platforms
-        for each in (*platform.packages, *platform.debian)
-    }
+def versions(lock: Lock | None) -> dict[tuple[str, str], str]:
+    """The version of every package, by name and platform."""
+    found: dict[tuple[str, str], str] = {}
+    for platform in lock.platforms if lock is not None else ():
+        found |= {(each.name, platform.platform): each.version for each in platform.packages}
+        found |= {(each.name, platform.platform): each.version for each in platform.debian}
+    return found

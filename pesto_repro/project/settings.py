@@ -72,8 +72,12 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
 Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Platform = Literal["linux/amd64", "linux/arm64"]
 Platforms = Annotated[
-    tuple[Platform, ...], BeforeValidator(_tuple), AfterValidator(_distinct), Field(min_length=1)
+    tuple[Platform, ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    BeforeValidator(_tuple),
+    AfterValidator(_distinct),
 ]
+User = Annotated[str, AfterValidator(_user), Field(json_schema_extra={"pattern": f"^{_USER.pattern}$"})]
 Requirements = Annotated[tuple[Annotated[str, AfterValidator(_pep508)], ...], BeforeValidator(_tuple)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 # Debian policy 5.6.1: "must consist only of lower case letters (a-z), digits (0-9), plus (+) and minus (-)
@@ -98,7 +102,7 @@ class Image(Table):
     platforms: Platforms = Field(
         default=("linux/amd64",), description="The platforms to build for; never the host's own by chance."
     )
-    user: Annotated[str, AfterValidator(_user)] = Field(
+    user: User = Field(
         default="65532:65532",
         description='Who runs the service: "uid", "uid:gid" or a name. Not root by default.',
     )
@@ -167,12 +171,12 @@ class Profiles(Table):
 class Settings(Table):
     """``pesto/build/image.toml``: how the image of a PESTO project is built."""
 
-    image: Image = Field(default=Image(), description="What the image says of itself.")
-    base: Base = Field(default=Base(), description="What the image stands on.")
-    python: Python = Field(default=Python(), description="The image's Python and the packages to add.")
-    runtime: Runtime = Field(default=Runtime(), description="The web service that wraps the algorithm.")
-    layers: LayersTable = Field(default=LayersTable(), description="How the image is cut and compressed.")
-    profiles: Profiles = Field(default=Profiles(), description="How profiles are applied.")
+    image: Image = Image()
+    base: Base = Base()
+    python: Python = Python()
+    runtime: Runtime = Runtime()
+    layers: LayersTable = LayersTable()
+    profiles: Profiles = Profiles()
 
 
 def settings(document: Document, layers: Layers, merge: Merge) -> Settings:
@@ -201,7 +205,8 @@ def _message(details: ErrorDetails) -> str:
     message = details["msg"]
     if details["type"] == "pesto":
         return message
-    return f"{message[0].lower()}{message[1:]}, not {_shown(details['input'])}"
+    got = "" if ", not " in message else f", not {_shown(details['input'])}"
+    return f"{message[0].lower()}{message[1:]}{got}"
 
 
 def _shown(value: object) -> str:

@@ -2,12 +2,12 @@
 
 Rules:
 
-* The candidate of a name is its highest version over the suite, its updates and its security updates; a version
-  that the old lock has pinned goes first as long as an index still has it.
-* Depends and Pre-Depends are followed, Recommends are not. What has only one answer is decided first. Of several
-  alternatives, one that is there anyway wins, then the first as written; of several packages that provide a virtual
-  one, the one with the highest priority, then the first by name. An alternative that cannot be installed yields to
-  the next.
+* The candidate of a name is its highest version over the suite, its updates and its security updates; a
+  version that the old lock has pinned goes first as long as an index still has it.
+* Depends and Pre-Depends are followed, Recommends are not. What has only one answer is decided first. Of
+  several alternatives, one that is there anyway wins, then the first as written; of several packages that
+  provide a virtual one, the one with the highest priority, then the first by name. An alternative that cannot
+  be installed yields to the next.
 * No chosen package may conflict with or break another.
 * The answer depends on the set that was asked for, never on its order.
 """
@@ -17,25 +17,33 @@ from __future__ import annotations
 import difflib
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-
-import pysequoia
 
 from pesto_repro.errors import ResolveError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.debian import Mirrors
 from pesto_repro.lock.model import DebianPackage, Interpreter
-from pesto_repro.resolve.debian_index import Index, Record, Release, index, obtain, release
+from pesto_repro.resolve.debian_index import Index, Key, Record, Release, index, obtain, release
 from pesto_repro.resolve.debian_relation import Clause, Relation, Version, clauses
 
 SUITES = ("bookworm", "trixie")
 ARCHITECTURES = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Debian's name for the architecture of each platform."""
-ROOTS = ("base-files", "base-passwd", "ca-certificates", "libc-bin", "netbase", "tzdata")
-"""What every base has, besides the interpreter and its standard library."""
+ROOTS = (
+    "base-files",
+    "base-passwd",
+    "ca-certificates",
+    "libc-bin",
+    "libstdc++6",
+    "netbase",
+    "tzdata",
+    "zlib1g",
+)
+"""What every base has, besides the interpreter and its standard library: libstdc++6 and zlib1g because wheels count
+on them (PEP 600: what the manylinux policies take for granted)."""
 _PRIORITIES = ("required", "important", "standard", "optional", "extra")
 _PYTHON = re.compile(r"(python3\.\d+)-minimal")
 
@@ -57,7 +65,7 @@ class Demand:
 
 
 class _Unsatisfiable(Exception):
-    """No answer: *lines* say why, *involved* are the packages without which there would be no such problem."""
+    """No answer: *lines* say why, *involved* are the packages without which it would not be so."""
 
     def __init__(self, lines: Sequence[str], involved: Iterable[str]) -> None:
         super().__init__(*lines)
@@ -74,15 +82,17 @@ def resolve(
     now: datetime,
     keep: Iterable[DebianPackage] = (),
     upgrade: bool = False,
-    keys: Sequence[pysequoia.Cert] | None = None,
+    keys: Sequence[Key] | None = None,
 ) -> dict[str, Base]:
     """The base made of *packages* and what every base has, for each of Debian's *architectures*.
 
-    *keep* are the pins of an older lock, preferred unless *upgrade*. Raises FetchError where an index cannot be had
-    or is not signed by *keys* (default: Debian's), ResolveError where there is no answer.
+    *keep* are the pins of an older lock, preferred unless *upgrade*. Raises FetchError where an index cannot
+    be had or is not signed by *keys* (default: Debian's), ResolveError where there is no answer.
     """
     if suite not in SUITES:
-        raise ResolveError(f"{suite!r} is not a suite of Debian that can be a base", f"use one of {', '.join(SUITES)}")
+        raise ResolveError(
+            f"{suite!r} is not a suite of Debian that can be a base", f"use one of {', '.join(SUITES)}"
+        )
     wanted = sorted(set(architectures))
     releases = [
         release(each, mirrors, fetcher, now=now, keys=keys)
@@ -94,7 +104,11 @@ def resolve(
 
 
 def _base(
-    releases: Sequence[Release], architecture: str, packages: Sequence[str], keep: Iterable[DebianPackage], fetcher: Fetcher
+    releases: Sequence[Release],
+    architecture: str,
+    packages: Sequence[str],
+    keep: Iterable[DebianPackage],
+    fetcher: Fetcher,
 ) -> Base:
     indices = [index(each, architecture, fetcher.store.open) for each in releases]
     with fetcher.reporter.activity("resolve", f"Debian {releases[0].suite} {architecture}"):
@@ -115,7 +129,9 @@ def closure(
             stale = _stale_pins(universe, failure)
             if not stale:
                 raise ResolveError(
-                    "\n  ".join([f"Debian {indices[0].suite} for {architecture} has no answer:", *failure.lines])
+                    "\n  ".join(
+                        [f"Debian {indices[0].suite} for {architecture} has no answer:", *failure.lines]
+                    )
                 ) from None
             pins = {name: pin for name, pin in pins.items() if name not in stale}
 
@@ -146,8 +162,9 @@ def _asked(universe: _Universe, packages: Iterable[str]) -> list[Demand]:
     names = sorted({*ROOTS, *_python_roots(universe), *packages})
     unknown = [name for name in names if not universe.options(Clause((Relation(name),)))]
     if unknown:
+        listed = ", ".join(map(repr, unknown))
         raise ResolveError(
-            f"Debian {universe.suite} for {universe.architecture} has no package {', '.join(map(repr, unknown))}",
+            f"Debian {universe.suite} for {universe.architecture} has no package {listed}",
             _close_names(unknown, universe),
         )
     return [Demand(Clause((Relation(name),)), "") for name in names]
@@ -159,7 +176,9 @@ def _python_roots(universe: _Universe) -> tuple[str, str]:
     for clause in clauses(default.fields.get("pre-depends", "")) if default else ():
         if match := _PYTHON.fullmatch(clause.alternatives[0].name):
             return match[0], f"lib{match[1]}-stdlib"
-    raise ResolveError(f"Debian {universe.suite} for {universe.architecture} has no package 'python3-minimal'")
+    raise ResolveError(
+        f"Debian {universe.suite} for {universe.architecture} has no package 'python3-minimal'"
+    )
 
 
 def _close_names(unknown: Iterable[str], universe: _Universe) -> str | None:
@@ -178,7 +197,9 @@ def _stale_pins(universe: _Universe, failure: _Unsatisfiable) -> frozenset[str]:
 class _Universe:
     """One candidate for each name, over all suites."""
 
-    def __init__(self, indices: Sequence[Index], architecture: str, pins: Mapping[str, DebianPackage]) -> None:
+    def __init__(
+        self, indices: Sequence[Index], architecture: str, pins: Mapping[str, DebianPackage]
+    ) -> None:
         self.suite, self.architecture = indices[0].suite, architecture
         self._indices, self._pins = indices, pins
         self._candidates: dict[str, Record | None] = {}
@@ -215,7 +236,11 @@ class _Universe:
     def _best(self, name: str) -> Record | None:
         records = [record for each in self._indices for record in each.named(name)]
         pin = self._pins.get(name)
-        pinned = (each for each in records if pin and (each.version, each.fields["sha256"]) == (pin.version, pin.sha256))
+        pinned = (
+            each
+            for each in records
+            if pin and (each.version, each.fields["sha256"]) == (pin.version, pin.sha256)
+        )
         return next(pinned, None) or max(records, key=lambda each: Version(each.version), default=None)
 
 
@@ -273,9 +298,7 @@ def _take(
     return _State(chosen, reasons), [*rest, *(Demand(clause, record.name) for clause in record.needs)]
 
 
-def _propagate(
-    universe: _Universe, state: _State, demands: Iterable[Demand]
-) -> tuple[_State, list[Demand]]:
+def _propagate(universe: _Universe, state: _State, demands: Iterable[Demand]) -> tuple[_State, list[Demand]]:
     """Choose all that has no alternative: the new state, and the demands that are still open."""
     chosen, reasons = dict(state.chosen), dict(state.reasons)
     queue, several = deque(demands), []
@@ -309,7 +332,9 @@ def _offer(universe: _Universe, relation: Relation) -> str:
 
 
 def _told(state: _State, demand: Demand) -> str:
-    return f"{state.chosen[demand.by]} needs {demand.clause}" if demand.by else f"{demand.clause} is asked for"
+    return (
+        f"{state.chosen[demand.by]} needs {demand.clause}" if demand.by else f"{demand.clause} is asked for"
+    )
 
 
 def _refuse_conflicts(state: _State) -> None:
@@ -338,5 +363,3 @@ def _conflict(state: _State, record: Record, relation: Relation, other: Record) 
         lines += [f"{name}: {_told(state, each)}" for each in reversed(steps)]
         involved |= {name, *(each.by for each in steps)}
     return _Unsatisfiable(lines, involved)
-
-

@@ -1,8 +1,8 @@
 """What a Debian suite offers: signed, checked, and read only as far as asked.
 
-A suite's ``InRelease`` is signed text that holds the checksums of its ``Packages.xz``; nothing but the verified text
-is used. ``Packages`` is 50 MB of stanzas: it is held as bytes, with the offsets of each name and of each provided
-name, and a stanza becomes fields when somebody asks for it.
+A suite's ``InRelease`` is signed text that holds the checksums of its ``Packages.xz``; nothing but the
+verified text is used. ``Packages`` is 50 MB of stanzas: it is held as bytes, with the offsets of each name
+and of each provided name, and a stanza becomes fields when somebody asks for it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from pesto_repro.progress import Reporter
 from pesto_repro.resolve.debian_relation import Clause, Relation, clauses, relations
 
 COMPONENT = "main"
+Key = pysequoia.Cert
+"""An OpenPGP certificate: a key that signs suites."""
 _ENTRY = re.compile(rb"^(Package|Provides):[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 
@@ -99,7 +101,9 @@ class Record:
         if relation.name == self.name:
             return relation.allows(self.version)
         offered = (each for each in self.provides if each.name == relation.name)
-        return any(not relation.operator or (each.version and relation.allows(each.version)) for each in offered)
+        if not relation.operator:
+            return any(True for _ in offered)
+        return any(each.version and relation.allows(each.version) for each in offered)
 
     def pin(self) -> DebianPackage:
         """The package as the lock writes it."""
@@ -152,7 +156,7 @@ class Index:
 
 
 @cache
-def debian_keys() -> tuple[pysequoia.Cert, ...]:
+def debian_keys() -> tuple[Key, ...]:
     """The keys that sign bookworm's and trixie's suites, as Debian publishes them."""
     return tuple(pysequoia.Cert.split_bytes(files(__package__).joinpath("debian_keys.asc").read_bytes()))
 
@@ -163,18 +167,22 @@ def release(
     fetcher: Fetcher,
     *,
     now: datetime,
-    keys: Sequence[pysequoia.Cert] | None = None,
+    keys: Sequence[Key] | None = None,
 ) -> Release:
-    """What *suite* states of itself, from the first mirror that has it. Raises FetchError where it cannot be had
-    or its signature is not by one of *keys* (default: Debian's)."""
+    """What *suite* states of itself, from the first mirror that has it.
+
+    Raises FetchError where it cannot be had, or is not signed by one of *keys* (default: Debian's).
+    """
     url, signed = _first(fetcher, [f"{each}/dists/{suite}/InRelease" for each in mirrors.current(suite)])
-    found = read_release(verified(signed, redact(url), debian_keys() if keys is None else keys), suite, redact(url))
+    label = redact(url)
+    text = verified(signed, label, debian_keys() if keys is None else keys)
+    found = read_release(text, suite, label)
     if found.valid_until is not None and found.valid_until < now:
         _warn_expired(fetcher.reporter, found.suite, found.valid_until)
     return found
 
 
-def verified(signed: bytes, label: str, keys: Sequence[pysequoia.Cert]) -> str:
+def verified(signed: bytes, label: str, keys: Sequence[Key]) -> str:
     """The text that one of *keys* has signed, and nothing around it."""
     try:
         # pysequoia calls back for the keys it may need, and raises unless one of them made a valid signature.
@@ -216,7 +224,7 @@ def obtain(release: Release, architecture: str, mirrors: Mirrors, fetcher: Fetch
 
 
 def index(release: Release, architecture: str, open_blob: Callable[[Digest], BinaryIO]) -> Index:
-    """The suite's packages for *architecture*, from the ``Packages.xz`` that :func:`obtain` has put in the store."""
+    """The suite's packages for *architecture*, of the ``Packages.xz`` that :func:`obtain` had stored."""
     _, digest, _ = release.packages(architecture)
     text = bytearray()
     with open_blob(digest) as packed, lzma.open(packed) as stream:
@@ -251,6 +259,6 @@ def _moment(text: str, label: str) -> datetime:
 
 def _warn_expired(reporter: Reporter, suite: str, until: datetime) -> None:
     reporter.warn(
-        f"Debian's index of {suite} was valid until {until:%Y-%m-%d %H:%M} UTC: the mirror may withhold updates",
+        f"Debian's index of {suite} was valid until {until:%Y-%m-%d %H:%M} UTC: the mirror may lack updates",
         "try another mirror",
     )

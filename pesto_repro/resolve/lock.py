@@ -14,13 +14,13 @@ from functools import partial
 
 from pesto_repro.build.compress import describe
 from pesto_repro.build.documents import read_definitions
-from pesto_repro.errors import ProjectError, ResolveError
+from pesto_repro.errors import Problem, ProjectError, ResolveError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch import index as index_room
 from pesto_repro.fetch.debian import Mirrors
 from pesto_repro.fetch.index import Indexes
 from pesto_repro.lock.asked import asked
-from pesto_repro.lock.drift import asks_debian_anew, asks_python_anew, drift
+from pesto_repro.lock.drift import asks_debian_anew, asks_python_anew, drift, versions
 from pesto_repro.lock.model import (
     LOCK_VERSION,
     Assembly,
@@ -36,6 +36,7 @@ from pesto_repro.plan import ASSEMBLY_VERSION
 from pesto_repro.plan.make import RUNTIME
 from pesto_repro.progress import Reporter
 from pesto_repro.project import Project
+from pesto_repro.project.documents import dotted
 from pesto_repro.project.service import problems as service_problems
 from pesto_repro.resolve import debian, python
 from pesto_repro.resolve.resources import Local, local_wheels, resolve_resources
@@ -158,22 +159,20 @@ def _python(
 ) -> tuple[tuple[PythonPackage, ...], str]:
     pins = old.pins(platform)
     settings = project.settings
-    return python.resolve(
+    request = python.Request(
         requires=project.requires,
         constraints=project.constraints,
         runtime=settings.runtime.package,
         closure=settings.runtime.closure,
-        interpreter=interpreter,
+        python=interpreter,
         platform=platform,
-        indexes=world.indexes,
-        uv_environment=world.uv_environment,
+        wheels=local_wheels(project, local, world.fetcher),
         keep=pins.packages if pins else (),
         upgrade=old.everything,
         upgrade_packages=old.packages,
-        wheels=local_wheels(project, local, world.fetcher),
-        reporter=world.reporter,
-        offline=world.fetcher.offline,
     )
+    found = python.resolve(request, world.indexes, world.uv_environment, world.fetcher.pin, world.reporter)
+    return found.packages, found.newest or ""
 
 
 def _assembly(project: Project, epoch: str) -> Assembly:
@@ -216,7 +215,7 @@ def _require_known(old: Old, project: Project) -> None:
     """``-P NAME`` of a package that is not locked is a slip."""
     if old.lock is None or not old.packages:
         return
-    known = {each.name for pins in old.lock.platforms for each in (*pins.packages, *pins.debian)}
+    known = {name for name, _ in versions(old.lock)}
     unknown = sorted(set(old.packages) - known)
     if unknown:
         raise ResolveError(f"not in the lock, so not to be upgraded: {', '.join(unknown)}")
@@ -233,7 +232,7 @@ def _check_service(project: Project, locked: PlatformLock, world: World) -> None
         wheel.name,
     )
     with fetcher.store.open(wheel.digest) as stream:
-        found = tuple(service_problems(project.documents, read_definitions(stream)))
+        found = service_problems(project.documents, read_definitions(stream))
     if found:
-        raise ProjectError(found)
+        raise ProjectError(Problem(f"pesto/api/{name}.json", dotted(path), text) for name, path, text in found)
 

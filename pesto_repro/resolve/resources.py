@@ -5,17 +5,20 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from pesto_repro.build.local import LocalFile, hash_file, hash_tree
+from pesto_repro.build.local import LocalFile, hash_file, hash_tree, list_folder
 from pesto_repro.digest import Digest
-from pesto_repro.errors import MismatchError, Problem, ProjectError
+from pesto_repro.errors import MismatchError, Problem, ProjectError, ResolveError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.lock.model import Resource
 from pesto_repro.plan import Tree
 from pesto_repro.plan.make import tree_digest
-from pesto_repro.project import Project, list_folder
+from pesto_repro.project import Project
 from pesto_repro.project.requirements import ResourceSpec
+from pesto_repro.resolve.python import LocalWheel
 
+Form = Literal["archive", "file", "directory"]
 FILE = "pesto/build/requirements.json"
 
 
@@ -91,7 +94,7 @@ def _require_declared(spec: ResourceSpec, digest: Digest) -> None:
 
 
 def _resource(spec: ResourceSpec, digest: Digest | None, size: int, tree: str | None = None) -> Resource:
-    form = "directory" if tree else "archive" if spec.suffix == "archive" else "file"
+    form: Form = "directory" if tree else "archive" if spec.suffix == "archive" else "file"
     return Resource(
         key=spec.key,
         form=form,

@@ -1,0 +1,217 @@
+"""The project's own Python requirements: every file's format, read without running anything."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pesto_repro.errors import ProjectError
+from pesto_repro.project.pyrequires import IndexOption, PythonRequires, normalised, python_requires
+
+_MEND = 'put the requirements into pesto/build/image.toml: [python] requires = ["..."]'
+_WITH = """
+from setuptools import setup
+with open('requirements.txt', 'r') as requirements_file:
+    install_requires = [line for line in requirements_file]
+setup(name="x", install_requires=install_requires)
+"""
+
+
+def _read(files: dict[str, str]) -> PythonRequires:
+    return python_requires(files.get)
+
+
+def _problems(files: dict[str, str]) -> list[str]:
+    with pytest.raises(ProjectError) as caught:
+        _read(files)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_project_without_files_requires_nothing() -> None:
+    """No file is required."""
+    assert PythonRequires() == _read({})
+
+
+def test_requirements_txt() -> None:
+    """Comments, continuations, nested files, hashes, options of indexes."""
+    files = {
+        "requirements.txt": (
+            "# comment\n\n--index-url https://i/simple\n--extra-index-url=https://e/simple\n-f wheels\n"
+            "-r more/base.txt\n-c limits.txt\nNumPy >=2 ; python_version >= '3.11'  # why\n"
+            "foo==1 \\\n  --hash=sha256:aa \\\n  --hash=sha256:bb\nfoo == 1\n"
+        ),
+        "more/base.txt": "-r ../requirements.txt\n-c ../limits.txt\n--find-links wheels\nBar_baz[B,a]\n",
+        "limits.txt": "scipy<2\n-r limits2.txt\n",
+        "limits2.txt": "numpy<3",
+    }
+    assert PythonRequires(
+        ("bar-baz[a,b]", "foo==1", 'numpy>=2; python_version >= "3.11"'),
+        ("numpy<3", "scipy<2"),
+        (
+            IndexOption("index-url", "https://i/simple"),
+            IndexOption("extra-index-url", "https://e/simple"),
+            IndexOption("find-links", "wheels"),
+            IndexOption("find-links", "more/wheels"),
+        ),
+    ) == _read(files)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("-e .", '"-e .": building from source comes later; give a wheel'),
+        ("--editable=git+https://me:pw@h/x", '"--editable=git+https://h/x": building from source comes later; give a wheel'),
+        ("git+https://me:pw@h/x.git", '"git+https://h/x.git": building from source comes later; give a wheel'),
+        ("x @ git+https://h/x.git", '"x @ git+https://h/x.git": building from source comes later; give a wheel'),
+        ("https://h/x-1.tar.gz", '"https://h/x-1.tar.gz": building from source comes later; give a wheel'),
+        ("x @ https://h/x-1.tar.gz", '"x @ https://h/x-1.tar.gz": building from source comes later; give a wheel'),
+        ("./lib", '"./lib" is a local path: building from source comes later; give a wheel in requirements.json with type pip'),
+        ("x @ http://h/x-1-py3-none-any.whl", '"x @ http://h/x-1-py3-none-any.whl": only https:// is taken here; declare it in requirements.json with type pip'),
+        ("x @ https://me:pw@h/x-1-py3-none-any.whl", '"x @ https://h/x-1-py3-none-any.whl": an address here must not carry a user or password, as it goes into the lock'),
+        ("--pre", 'the option "--pre" is not supported'),
+        ("--no-index", 'the option "--no-index" is not supported'),
+        ("x==1 --config-settings=a=b", 'the option "--config-settings" is not supported'),
+        ("-r ../other.txt", 'names "../other.txt", which is not a file of the project'),
+        ("-c gone.txt", 'names "gone.txt", which is not a file of the project'),
+    ],
+)
+def test_lines_that_are_refused(line: str, problem: str) -> None:
+    """With file, line, and a hint; never a password."""
+    assert [f"requirements.txt:2: {problem}"] == _problems({"requirements.txt": f"ok\n{line}\n"})
+
+
+def test_a_requirement_that_is_none() -> None:
+    """The reason is that of the packaging library."""
+    (problem,) = _problems({"requirements.txt": "numpy=2"})
+    assert problem.startswith('requirements.txt:1: "numpy=2" is not a requirement (PEP 508): ')
+
+
+def test_a_wheel_s_address_gets_the_wheel_s_name() -> None:
+    """pip takes a bare address; PEP 508 wants a name."""
+    files = {"requirements.txt": "https://h/My_Pkg-1.0-py3-none-any.whl#sha256=aa\n"}
+    assert ("my-pkg @ https://h/My_Pkg-1.0-py3-none-any.whl#sha256=aa",) == _read(files).requires
+
+
+def test_pyproject() -> None:
+    """[project] dependencies, beside requirements.txt and image.toml: the union."""
+    files = {"pyproject.toml": '[project]\ndependencies = ["b>=1", "A"]\n', "requirements.txt": "a\nc"}
+    assert ("a", "b>=1", "c", "d") == python_requires(files.get, ("d", "a")).requires
+
+
+def test_dynamic_dependencies() -> None:
+    """They come from the files that setuptools is told of, or from setup.py; else nobody can tell."""
+    dynamic = '[project]\ndynamic = ["dependencies"]\n'
+    setuptools = dynamic + '[tool.setuptools.dynamic]\ndependencies = {file = ["reqs.in"]}\n'
+    assert ("a",) == _read({"pyproject.toml": setuptools, "reqs.in": "a"}).requires
+    assert ("b",) == _read({"pyproject.toml": dynamic, "setup.py": "setup(install_requires=['b'])"}).requires
+    assert [
+        f"pyproject.toml:project.dynamic: dependencies are dynamic and cannot be read without building the project; {_MEND}"
+    ] == _problems({"pyproject.toml": dynamic})
+
+
+def test_pyproject_that_is_wrong() -> None:
+    """Malformed TOML has its place, a wrong requirement its index."""
+    assert ["pyproject.toml:1:5: malformed TOML: invalid value"] == _problems({"pyproject.toml": "a = = 1"})
+    assert ["pyproject.toml:project.dependencies: must be an array of strings"] == _problems(
+        {"pyproject.toml": '[project]\ndependencies = "a"'}
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["\n    a>=1\n    # no\n    b; python_version<'4'\n", " file: reqs.txt\n", "\n  a>=1\n  b ; python_version < '4'"]
+)
+def test_setup_cfg(value: str) -> None:
+    """install_requires as lines, or in a file."""
+    files = {"setup.cfg": f"[options]\ninstall_requires ={value}", "reqs.txt": "a>=1\nb;python_version<'4'"}
+    assert ("a>=1", 'b; python_version < "4"') == _read(files).requires
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "setup(install_requires=['a', 'b>=1'])",
+        "import setuptools\nsetuptools.setup(install_requires=('a', 'b>=1'))",
+        "NEEDS = ['a']\nMORE = ['b>=1']\nALL = NEEDS + MORE\nsetup(install_requires=ALL)",
+        "B = 'b>=1'\nif __name__ == '__main__':\n    setup(install_requires=['a', B])",
+        "NEEDS: list[str] = ['a', 'b>=1']\nsetup(install_requires=NEEDS)",
+        _WITH,
+        "with open('requirements.txt') as f:\n    r = f.read().splitlines()\nsetup(install_requires=r)",
+        "with open('requirements.txt') as f:\n    r = f.readlines()\nsetup(install_requires=r)",
+        "with open('requirements.txt') as f:\n    r = [x.strip() for x in f.readlines() if x.strip() and not x.startswith('#')]\nsetup(install_requires=r)",
+        "setup(install_requires=open('requirements.txt').read().split('\\n'))",
+        "setup(install_requires=list(open('requirements.txt')))",
+        "f = open('requirements.txt')\nsetup(install_requires=f.read().strip().splitlines())",
+        "import os\nhere = os.path.dirname(os.path.abspath(__file__))\nsetup(install_requires=open(os.path.join(here, 'requirements.txt')).readlines())",
+        "from pathlib import Path\nHERE = Path(__file__).parent\nsetup(install_requires=(HERE / 'requirements.txt').read_text().splitlines())",
+        "from pathlib import Path\nsetup(install_requires=Path('requirements.txt').read_text().splitlines())",
+    ],
+)
+def test_setup_py_that_can_be_read(source: str) -> None:
+    """Literals, names of literals, and the lines of a requirements file, in the usual idioms."""
+    files = {"setup.py": source, "requirements.txt": "# needs\na\nb>=1\n"}
+    if "requirements.txt" not in source:
+        del files["requirements.txt"]
+    assert PythonRequires(("a", "b>=1")) == _read(files)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("setup(install_requires=read())", "install_requires is read()"),
+        ("setup(install_requires=['a', f'b=={V}'])", "install_requires holds f'b=={V}'"),
+        ("r = ['a']\nr.append('b')\nsetup(install_requires=r)", '"r" is not bound exactly once'),
+        ("r = ['a']\nr += ['b']\nsetup(install_requires=r)", '"r" is not bound exactly once'),
+        ("r = ['a']\nif x:\n    r = ['b']\nsetup(install_requires=r)", '"r" is not bound exactly once'),
+        ("a = b\nb = a\nsetup(install_requires=a)", "names are bound in a circle"),
+        ("setup(**config)", "setup() is called with **"),
+        ("from x import main\nmain()", "it has no single call of setup()"),
+        ("print 'x'", "it is no Python 3"),
+        (
+            "setup(install_requires=[x for x in open('requirements.txt') if 'torch' not in x])",
+            "install_requires is [x for x in open('requirements.txt') if 'torch' not in x]",
+        ),
+        ("setup(install_requires=open(NAME).readlines())", '"NAME" is not bound exactly once'),
+    ],
+)
+def test_setup_py_that_cannot_be_read(source: str, why: str) -> None:
+    """requirements.txt stands in with a warning; without one it is a problem with a remedy."""
+    text = f"cannot be read without running it ({why})"
+    found = _read({"setup.py": source, "requirements.txt": "a"})
+    assert (("a",), (f"setup.py {text}; requirements.txt is used instead",)) == (found.requires, found.warnings)
+    assert [f"setup.py:install_requires: {text}; {_MEND}"] == _problems({"setup.py": source})
+
+
+def test_setup_py_is_never_run() -> None:
+    """Code in it has no effect."""
+    source = "raise SystemExit('ran')\nimport gone\nsetup(install_requires=['a'])"
+    assert ("a",) == _read({"setup.py": source}).requires
+
+
+def test_setup_py_that_names_a_missing_file() -> None:
+    """The file it reads must be there."""
+    expected = ['setup.py: names "requirements.txt", which is not a file of the project']
+    assert expected == _problems({"setup.py": _WITH})
+
+
+def test_all_files_problems_at_once() -> None:
+    """No file hides another's problems."""
+    files = {
+        "requirements.txt": "-e .",
+        "pyproject.toml": "[project]\ndependencies = [1]",
+        "setup.cfg": "no section",
+        "setup.py": "setup(install_requires=['./x'])",
+    }
+    assert ["pyproject.toml", "requirements.txt", "setup.cfg", "setup.py"] == [
+        problem.split(":")[0] for problem in _problems(files)
+    ]
+
+
+_NAMES = st.from_regex(r"[A-Za-z]([A-Za-z0-9._-]{0,6}[A-Za-z0-9])?", fullmatch=True)
+_BOUNDS = st.lists(st.sampled_from([">=1", "<3", "!=2", "~=1.0"]), unique=True)
+
+
+@given(_NAMES, st.lists(_NAMES), _BOUNDS)
+def test_one_spelling(name: str, extras: list[str], bounds: list[str]) -> None:
+    """However a requirement is written, it is normalised to one text, which stays as it is."""
+    one = normalised(f"{name}[{','.join(extras)}]{','.join(bounds)}")
+    other = normalised(f"{name.upper()} [ {' , '.join(reversed(extras))} ] {', '.join(reversed(bounds))}")
+    assert one == other == normalised(one)
