@@ -86,7 +86,7 @@ def test_users(user: str) -> None:
         (b"[imagee]\n", ':imagee: unknown key; did you mean "image"?'),
         (b"zzz = 1", ":zzz: unknown key"),
         (b'[python]\nindex_url = "x"', ':python.index_url: unknown key; did you mean "index-url"?'),
-        (b"[image]\nplatforms = []", ":image.platforms: value should have at least 1 item after validation, not 0"),
+        (b"[image]\nplatforms = []", ":image.platforms: must name at least one"),
         (b'[image]\nplatforms = ["linux/s390x"]', ":image.platforms.0: input should be 'linux/amd64' or 'linux/arm64', not \"linux/s390x\""),
         (b'[image]\nplatforms = ["linux/amd64", "linux/amd64"]', ':image.platforms: "linux/amd64" is there twice'),
         (b"[image]\nuser = 1000", ":image.user: input should be a valid string, not 1000"),

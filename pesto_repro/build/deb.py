@@ -91,6 +91,7 @@ def read(
     """
     try:
         parts = dict(_parts(stream))
+        _require_version(parts)
         control = _control(_unpacked(parts, "control.tar"))
         members = tuple(_data(_unpacked(parts, "data.tar"), scratch, keep))
         deb = Deb(label, control, members)
@@ -152,12 +153,14 @@ def _parts(stream: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
         stream.seek(start + size + size % 2)
 
 
-def _unpacked(parts: Mapping[str, BinaryIO], stem: str) -> IO[bytes]:
-    # deb(5): "Current programs should ... ignore any such new members" only after debian-binary "2.<minor>\n"
+def _require_version(parts: Mapping[str, BinaryIO]) -> None:
+    # deb(5): "If the major number has changed, an incompatible change has been made and the program should stop."
     version = parts["debian-binary"].read(16) if "debian-binary" in parts else b""
     if not version.startswith(b"2."):
         raise _Malformed(f"its format version is {version.decode('latin-1').strip()!r}, not 2.0")
-    parts["debian-binary"].seek(0)
+
+
+def _unpacked(parts: Mapping[str, BinaryIO], stem: str) -> IO[bytes]:
     for suffix, unpack in _UNPACKERS.items():
         if stem + suffix in parts:
             return unpack(parts[stem + suffix])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from pesto_repro.build import debian_alternatives, debian_certificates, ldcache
 from pesto_repro.build.deb import Deb, Member, read
-from pesto_repro.build.debs import merged
+from pesto_repro.build.debs import MERGED, merged
 from pesto_repro.build.entry import Entry, data, directory, symlink
 from pesto_repro.build.maker import Inputs
 from pesto_repro.errors import BuildError
@@ -27,7 +27,7 @@ _PASSWD = f"nonroot:x:{USER}:{USER}:nonroot:/home/nonroot:/usr/sbin/nologin\n"
 _GROUP = f"nonroot:x:{USER}:\n"
 _MAIL = 8
 _MERGED = {"amd64": ("bin", "lib", "lib64", "sbin"), "arm64": ("bin", "lib", "sbin")}
-"""The links of the merged /usr that base-files brings, by architecture; before trixie usrmerge makes them."""
+"""The links of the merged /usr that every base has, by architecture (those that trixie's base-files brings)."""
 _ACCOUNTS = {
     "usr/share/base-passwd/passwd.master": ("etc/passwd", _PASSWD),
     "usr/share/base-passwd/group.master": ("etc/group", _GROUP),
@@ -114,7 +114,9 @@ def _wanted(path: str) -> bool:
 
 
 def _links(root: Root) -> Iterator[Entry]:
-    for name in _MERGED[root.architecture]:
+    # base-files' postinst: /lib32 and the like are there if something lies in /usr/lib32
+    others = (name for name in MERGED if f"usr/{name}" in root.members)
+    for name in sorted({*_MERGED[root.architecture], *others}):
         yield directory(f"usr/{name}")
         yield symlink(name, f"usr/{name}")
     yield symlink("var/run", "/run")

@@ -206,12 +206,12 @@ class _Found:
         """One requirements file and those it includes; a file is read once."""
         if (name, constraint) in self._seen:
             return
-        self._seen.add((name, constraint))
         text = None if name.startswith(("../", "/")) else self._read(name)
         if text is None:
             if not missing_ok:
                 self._problem(wanted_by, "", f'names "{name}", which is not a file of the project')
             return
+        self._seen.add((name, constraint))
         for number, line in _logical_lines(text):
             self._line(name, str(number), line, constraint)
 
@@ -467,6 +467,7 @@ def _keeps_lines(node: ast.ListComp) -> bool:
         return False
     line = re.escape(node.generators[0].target.id)
     element = rf"{line}(\.r?strip\(\))?"
-    condition = rf"{element}|not {element}\.startswith\('#'\)|{element} and not {element}\.startswith\('#'\)"
+    comment = rf"\(?not {element}\.startswith\('#'\)\)?"
+    condition = rf"{element}|{comment}|{element} and {comment}"
     texts = [(element, node.elt), *((condition, test) for test in node.generators[0].ifs)]
     return all(re.fullmatch(pattern, ast.unparse(part)) for pattern, part in texts)

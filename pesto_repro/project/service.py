@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from jsonschema import Draft6Validator
-from jsonschema.exceptions import ValidationError
+from jsonschema.exceptions import ValidationError, best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -42,6 +42,7 @@ _BESIDE = frozenset(
 )
 _BY_NAME = frozenset({"properties", "patternProperties", "definitions", "dependencies"})
 _DATA = frozenset({"enum", "const", "default", "examples"})
+_LONG = 300
 _PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -161,21 +162,26 @@ def _config_slips(schema: Mapping[str, Any], config: Mapping[str, Any] | None) -
     except (Unresolvable, re.error) as error:
         yield "config_schema", (), f"cannot be applied: {error}"
         return
-    yield from (("config", tuple(error.absolute_path), _validation(error)) for error in errors)
+    yield from (("config", path, message) for path, message in map(_validation, errors))
 
 
 def _schema_slips(schema: Mapping[str, Any], *, strip: int = 0, flat: bool = False) -> Iterator[_Slip]:
     """Where *schema* is no schema of draft-06; *strip* and *flat* undo what was wrapped around it."""
     check = Draft6Validator(Draft6Validator.META_SCHEMA, format_checker=Draft6Validator.FORMAT_CHECKER)
     for error in check.iter_errors(schema):
-        path = tuple(error.absolute_path)[strip:]
-        yield path[1:] if flat and path[:1] == ("properties",) else path, _validation(error)
+        path, message = _validation(error)
+        path = path[strip:]
+        yield path[1:] if flat and path[:1] == ("properties",) else path, message
 
 
-def _validation(error: ValidationError) -> str:
-    """*error* in one line of bearable length: jsonschema quotes the whole value."""
-    message = str(error.message)
-    return message if len(message) <= 300 else f"{message[:297]}..."
+def _validation(error: ValidationError) -> _Slip:
+    """The place of *error* and its text, which jsonschema lets quote the whole value: cut to a bearable length.
+
+    Where several alternatives failed, the one that came closest tells.
+    """
+    best = best_match([error]) or error
+    message = str(best.message)
+    return tuple(best.absolute_path), message if len(message) <= _LONG else f"{message[:_LONG]}..."
 
 
 def _references(schema: object, path: KeyPath, *, by_name: bool) -> Iterator[tuple[KeyPath, str]]:
@@ -222,6 +228,7 @@ def _leads_somewhere(reference: str, root: Mapping[str, Any]) -> bool:
 
 
 def _suggestion(reference: str, root: Mapping[str, Any]) -> str:
-    if not reference.startswith(_DEFINITION):
-        return ""
-    return did_you_mean(reference, (_DEFINITION + name for name in root.get("definitions", ())))
+    name = reference.removeprefix(_DEFINITION).split("/")[0]
+    known = root.get("definitions", {})
+    is_misspelt = reference.startswith(_DEFINITION) and name not in known
+    return did_you_mean(name, known) if is_misspelt else ""

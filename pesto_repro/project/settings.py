@@ -62,7 +62,9 @@ def _web_address(text: str) -> str:
     return text
 
 
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+def _some_and_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise _wrong("must name at least one")
     for value in values:
         if values.count(value) > 1:
             raise _wrong(f'"{value}" is there twice')
@@ -73,9 +75,9 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Platform = Literal["linux/amd64", "linux/arm64"]
 Platforms = Annotated[
     tuple[Platform, ...],
-    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
     BeforeValidator(_tuple),
-    AfterValidator(_distinct),
+    AfterValidator(_some_and_distinct),
+    Field(json_schema_extra={"minItems": 1, "uniqueItems": True}),
 ]
 User = Annotated[str, AfterValidator(_user), Field(json_schema_extra={"pattern": f"^{_USER.pattern}$"})]
 Requirements = Annotated[tuple[Annotated[str, AfterValidator(_pep508)], ...], BeforeValidator(_tuple)]
@@ -205,8 +207,7 @@ def _message(details: ErrorDetails) -> str:
     message = details["msg"]
     if details["type"] == "pesto":
         return message
-    got = "" if ", not " in message else f", not {_shown(details['input'])}"
-    return f"{message[0].lower()}{message[1:]}{got}"
+    return f"{message[0].lower()}{message[1:]}, not {_shown(details['input'])}"
 
 
 def _shown(value: object) -> str:

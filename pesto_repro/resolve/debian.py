@@ -42,8 +42,10 @@ ROOTS = (
     "tzdata",
     "zlib1g",
 )
-"""What every base has, besides the interpreter and its standard library: libstdc++6 and zlib1g because wheels count
-on them (PEP 600: what the manylinux policies take for granted)."""
+"""What every base has, besides the interpreter and its standard library.
+
+libstdc++6 and zlib1g because wheels count on them (PEP 600: what the manylinux policies take for granted).
+"""
 _PRIORITIES = ("required", "important", "standard", "optional", "extra")
 _PYTHON = re.compile(r"(python3\.\d+)-minimal")
 
@@ -65,11 +67,14 @@ class Demand:
 
 
 class _Unsatisfiable(Exception):
-    """No answer: *lines* say why, *involved* are the packages without which it would not be so."""
+    """No answer: *lines* say why, *involved* are the packages without which it would not be so.
 
-    def __init__(self, lines: Sequence[str], involved: Iterable[str]) -> None:
+    *nearest* are those of them whose version, were it another one, might mend it.
+    """
+
+    def __init__(self, lines: Sequence[str], involved: Iterable[str], nearest: Iterable[str]) -> None:
         super().__init__(*lines)
-        self.lines, self.involved = tuple(lines), frozenset(involved)
+        self.lines, self.involved, self.nearest = tuple(lines), frozenset(involved), frozenset(nearest)
 
 
 def resolve(
@@ -190,8 +195,9 @@ def _close_names(unknown: Iterable[str], universe: _Universe) -> str | None:
 
 
 def _stale_pins(universe: _Universe, failure: _Unsatisfiable) -> frozenset[str]:
-    """The pins that stand in the way of an answer."""
-    return frozenset(name for name in failure.involved if universe.is_pinned(name))
+    """The pins that stand in the way of an answer: the nearest ones, else whichever led there."""
+    nearest = frozenset(filter(universe.is_pinned, failure.nearest))
+    return nearest or frozenset(filter(universe.is_pinned, failure.involved))
 
 
 class _Universe:
@@ -322,8 +328,10 @@ def _missing(universe: _Universe, state: _State, demand: Demand) -> _Unsatisfiab
     has = "; ".join(_offer(universe, each) for each in demand.clause.alternatives)
     steps = [demand, *state.chain(demand.by)]
     lines = [_told(state, each) for each in reversed(steps)]
-    involved = {each.by for each in steps} | {each.name for each in demand.clause.alternatives}
-    return _Unsatisfiable([*lines[:-1], f"{lines[-1]}, but {has}"], involved)
+    nearest = {each.name for each in demand.clause.alternatives}
+    return _Unsatisfiable(
+        [*lines[:-1], f"{lines[-1]}, but {has}"], nearest | {each.by for each in steps}, nearest
+    )
 
 
 def _offer(universe: _Universe, relation: Relation) -> str:
@@ -362,4 +370,4 @@ def _conflict(state: _State, record: Record, relation: Relation, other: Record) 
         steps = list(state.chain(name))
         lines += [f"{name}: {_told(state, each)}" for each in reversed(steps)]
         involved |= {name, *(each.by for each in steps)}
-    return _Unsatisfiable(lines, involved)
+    return _Unsatisfiable(lines, involved, {record.name, other.name})
