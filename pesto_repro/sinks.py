@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from pesto_repro.build.entry import Entry, Opener, data, directory, file
-from pesto_repro.build.tar import write_tar
+from pesto_repro.build.tar import arrange, write_tar
 from pesto_repro.digest import Digest, canonical_json, digest_of_value
 from pesto_repro.errors import BuildError, PestoError
 from pesto_repro.oci import Image
@@ -41,7 +41,7 @@ def write_archive(image: Image, reference: str, path: Path, store: Store) -> boo
         return False
     _require_layers(image, store)
     with _replacing(path) as handle:
-        write_tar(_files(image, reference, store, docker=True), handle)
+        write_tar(arrange(_files(image, reference, store, docker=True)), handle)
     stamp = _stamp(path, str(state))
     if stamp is not None:
         store.remember("output", slot, stamp)
@@ -50,8 +50,7 @@ def write_archive(image: Image, reference: str, path: Path, store: Store) -> boo
 
 def write_layout(image: Image, reference: str, folder: Path, store: Store) -> bool:
     """Write *image* as the OCI layout *folder*, in place of the layout that is there."""
-    if folder.exists() and not (folder / "oci-layout").exists() and any(folder.iterdir()):
-        raise BuildError(f"{folder} is not empty and is no OCI layout", "name another folder after -o oci:")
+    _require_layout(folder)
     _require_layers(image, store)
     entries = _files(image, reference, store, docker=False)
     wanted = {entry.path for entry in entries}
@@ -115,6 +114,12 @@ def _manifest_json(image: Image, reference: str) -> bytes:
     )
 
 
+def _require_layout(folder: Path) -> None:
+    with _writing(folder):
+        if folder.exists() and any(folder.iterdir()) and not (folder / "oci-layout").exists():
+            raise BuildError(f"{folder} is not empty and is no OCI layout", "name another folder after -o oci:")
+
+
 def _require_layers(image: Image, store: Store) -> None:
     missing = frozenset(digest for digest in image.layers() if not store.has(digest))
     if missing:
@@ -164,8 +169,9 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
                 handle.flush()
                 temporary.chmod(0o644)
                 temporary.replace(path)
-            finally:
+            except BaseException:
                 temporary.unlink(missing_ok=True)
+                raise
 
 
 def _place(entry: Entry, path: Path) -> None:

@@ -20,16 +20,21 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from pesto_repro.digest import Digest, canonical_json, hash_stream
 from pesto_repro.errors import StoreError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 Record = Mapping[str, str | int]
 
@@ -37,13 +42,12 @@ Record = Mapping[str, str | int]
 class BlobWriter:
     """A blob being written: ``write`` it, then ``commit`` it. Without a commit nothing remains."""
 
-    def __init__(self, store: Store, handle: BinaryIO, path: Path) -> None:
+    def __init__(self, store: Store, handle: IO[bytes], path: Path) -> None:
         self._store, self._handle, self._path = store, handle, path
         self._state, self.size = hashlib.sha256(), 0
 
     def write(self, data: bytes) -> int:
-        with self._store.guarded():
-            self._handle.write(data)
+        self._handle.write(data)
         self._state.update(data)
         self.size += len(data)
         return len(data)
@@ -51,8 +55,7 @@ class BlobWriter:
     def commit(self) -> Digest:
         """Give the bytes their place under their digest."""
         digest = Digest(self._state.hexdigest())
-        with self._store.guarded():
-            self._handle.flush()
+        self._handle.flush()
         self._store.adopt(self._path, digest)
         return digest
 
@@ -94,11 +97,13 @@ class Store:
         """The verified blob, open for reading and seekable. Raises StoreError if it is not there."""
         if not self.has(digest):
             raise StoreError(f"the store at {self.root} has no intact {digest}", "run the command again")
-        return self.path(digest).open("rb")
+        with self.guarded():
+            return self.path(digest).open("rb")
 
     def size(self, digest: Digest) -> int:
         """The size in bytes of a blob that is there."""
-        return self.path(digest).stat().st_size
+        with self.guarded():
+            return self.path(digest).stat().st_size
 
     def put(self, data: bytes) -> Digest:
         """Keep *data*."""
@@ -110,7 +115,8 @@ class Store:
         """Forget a blob."""
         with self._lock:
             self._verified.discard(digest)
-        self.path(digest).unlink(missing_ok=True)
+        with self.guarded():
+            self.path(digest).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[BlobWriter]:
@@ -121,9 +127,8 @@ class Store:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[IO[bytes]]:
         """A nameless file to read and write, gone at the end whatever happens."""
-        with self.guarded():
-            handle = tempfile.TemporaryFile(dir=self._folder("tmp"))
-        with handle:
+        with self._temporary() as (handle, path):
+            path.unlink()
             yield handle
 
     @contextlib.contextmanager
@@ -131,7 +136,7 @@ class Store:
         """What was downloaded of *digest* so far, locked against other processes, positioned at its end."""
         path = self._folder("partial") / digest.hex
         with self.guarded():
-            handle = open_locked(path)
+            handle = open_locked(path, self.guarded)
         with handle:
             yield handle, path
 
@@ -161,10 +166,11 @@ class Store:
     def remember(self, kind: str, name: str, value: Record) -> None:
         """Record *value* under *name*, in place of what was there."""
         text = canonical_json(dict(value))
-        with self.guarded(), self._temporary() as (handle, path):
+        with self._temporary() as (handle, path):
             handle.write(text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n")
             handle.flush()
-            path.replace(self._folder("records", kind) / name)
+            with self.guarded():
+                path.replace(self._folder("records", kind) / name)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -194,12 +200,12 @@ class Store:
             self._verified.add(digest)
 
     @contextlib.contextmanager
-    def _temporary(self) -> Iterator[tuple[BinaryIO, Path]]:
+    def _temporary(self) -> Iterator[tuple[IO[bytes], Path]]:
         """A file in ``tmp``, locked as long as it is being written, removed unless it was moved away."""
         folder = self._folder("tmp")
         self._sweep(folder)
         with self.guarded():
-            handle, path = _new_locked(folder)
+            handle, path = _new_locked(folder, self.guarded)
         try:
             with handle:
                 yield handle, path
@@ -212,25 +218,47 @@ class Store:
             swept, self._swept = self._swept, True
         if swept:
             return
-        for path in folder.iterdir():
+        with self.guarded():
+            left = list(folder.iterdir())
+        for path in left:
             with contextlib.suppress(OSError), path.open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 
 
-def _new_locked(folder: Path) -> tuple[BinaryIO, Path]:
+Guard = Callable[[], AbstractContextManager[None]]
+
+
+class _Guarded(io.FileIO):
+    """A file whose writing, however late its buffer comes to it, fails as *guard* says."""
+
+    def __init__(self, number: int, guard: Guard) -> None:
+        super().__init__(number, "r+")
+        self._guard = guard
+
+    def write(self, data: Buffer, /) -> int:
+        with self._guard():
+            return super().write(data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        with self._guard():
+            return super().truncate(size)
+
+
+def _new_locked(folder: Path, guard: Guard) -> tuple[IO[bytes], Path]:
     """A new file, locked; another one, if a sweeping process took it between the two."""
     while True:
         number, name = tempfile.mkstemp(dir=folder)
-        handle, path = os.fdopen(number, "w+b"), Path(name)
+        handle, path = io.BufferedRandom(_Guarded(number, guard)), Path(name)
         if _lock_named(handle, path):
             return handle, path
 
 
-def open_locked(path: Path) -> IO[bytes]:
-    """Open and lock; again, if between the two another process moved the file away."""
+def open_locked(path: Path, guard: Guard = contextlib.nullcontext) -> IO[bytes]:
+    """Open to append, and lock; again, if between the two another process moved the file away."""
     while True:
-        handle = path.open("a+b")
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        handle = io.BufferedRandom(_Guarded(number, guard))
         if _lock_named(handle, path):
             return handle
 

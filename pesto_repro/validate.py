@@ -181,4 +181,4 @@ def _entries(tar: _Tar) -> Iterator[str]:
 
 
 def _path(descriptor: dict[str, Any]) -> str:
-    return "blobs/" + descriptor["digest"].replace(":", "/")
+    return "blobs/" + str(descriptor["digest"]).replace(":", "/")

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests import judges, upstream
+from tests.e2e import locked_once, locked_template, template, warm_store
+
+__all__ = ["locked_once", "locked_template", "template", "warm_store"]  # fixtures, for all tests
 
 CACHE = "PESTO_REPRO_TEST_CACHE"
 _MISSING = "missing_judges"

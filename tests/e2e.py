@@ -1,6 +1,6 @@
 """What the end-to-end tests share: the command line as a user runs it, and projects to run it on.
 
-A test module that uses the fixtures says ``pytest_plugins = ("tests.e2e",)``.
+The fixtures reach the tests through conftest.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ def run(
     check: bool = True,
     python: Sequence[str | Path] = (sys.executable,),
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own, with *env* over the environment; by default it must succeed."""
+    """Run the command line in a process of its own, with *env* over ours; if *check*, it must succeed."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
     command = [*map(str, python), "-m", "pesto_repro", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
     if check and done.returncode:
-        pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}", pytrace=False)
+        what = f"{' '.join(command)} ended with {done.returncode}:"
+        pytest.fail(f"{what}\n{done.stdout}{done.stderr}", pytrace=False)
     return done
 
 
@@ -44,7 +46,9 @@ def lock(project: Path, *arguments: str | Path, store: Path, **how: Any) -> dict
     return _json(run("lock", project, *arguments, "--json", "--store", store, **how))
 
 
-def build(project: Path, *arguments: str | Path, store: Path, output: str | Path, **how: Any) -> dict[str, Any]:
+def build(
+    project: Path, *arguments: str | Path, store: Path, output: str | Path, **how: Any
+) -> dict[str, Any]:
     """``build PROJECT *arguments --json``: what it printed. *output* is a file or ``oci:FOLDER``."""
     return _json(run("build", project, *arguments, "-o", output, "--json", "--store", store, **how))
 
@@ -81,9 +85,20 @@ def example(name: str, parent: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm_store(test_cache: Path) -> Path:
-    """A store that outlives the tests, so that wheels and Debian packages are downloaded once per machine."""
-    return test_cache / "store"
+def warm_store(test_cache: Path) -> Iterator[Path]:
+    """A store with the downloads of earlier sessions, so that each happens once per machine.
+
+    What is made of them is made anew in each session, or a test would judge the layers of yesterday's code.
+    """
+    blobs = test_cache / "downloads"
+    blobs.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=test_cache, prefix="store-") as folder:
+        store = Path(folder)
+        (store / "blobs").symlink_to(blobs)
+        yield store
+        for record in store.glob("records/layer/*"):
+            made = json.loads(record.read_text().partition("\n")[0])["digest"]
+            (blobs / made.replace(":", "/")).unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -93,18 +108,17 @@ def template(template_project: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _locked_template(
-    runtime_wheel: Path, warm_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def locked_once(runtime_wheel: Path, warm_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template project, locked for trixie; not to be changed."""
     project = add_settings(upstream.render(runtime_wheel, tmp_path_factory.mktemp("locked")))
     lock(project, store=warm_store)
     return project
 
 
 @pytest.fixture
-def locked_template(_locked_template: Path, tmp_path: Path) -> Path:
+def locked_template(locked_once: Path, tmp_path: Path) -> Path:
     """A copy of the template project, locked for trixie: locked once per session."""
-    return Path(shutil.copytree(_locked_template, tmp_path / _locked_template.name))
+    return Path(shutil.copytree(locked_once, tmp_path / locked_once.name))
 
 
 def _json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -10,12 +10,15 @@ from pesto_repro.errors import ProjectError
 from pesto_repro.project.files import ignores, resolve, select
 
 _NEVER = """
-.git/config .hg/x .svn/x sub/.git .env sub/.env .env.local a/__pycache__/x.pyc a/x.pyc .mypy_cache/x .pytest_cache/x
-.ruff_cache/x .tox/x .nox/x a/.ipynb_checkpoints/x x.egg-info/PKG-INFO node_modules/x dist/x build/x lockfiles/x
-pesto/api/config.json pesto/build/image.toml .dockerignore .venv/pyvenv.cfg .venv/bin/python sub/env/pyvenv.cfg
-sub/env/lib/x
+.git/config .hg/x .svn/x sub/.git .env sub/.env .env.local a/__pycache__/x.pyc a/x.pyc .mypy_cache/x
+.pytest_cache/x .ruff_cache/x .tox/x .nox/x a/.ipynb_checkpoints/x x.egg-info/PKG-INFO
+node_modules/x dist/x build/x lockfiles/x pesto/api/config.json pesto/build/image.toml .dockerignore
+.venv/pyvenv.cfg .venv/bin/python sub/env/pyvenv.cfg sub/env/lib/x
 """.split()
-_ALWAYS = "setup.py algorithm/dist/x algorithm/build.py pesto/tests/x a/lockfiles/x .envrc .gitignore a/pesto/api/x".split()
+_ALWAYS = """
+setup.py algorithm/dist/x algorithm/build.py pesto/tests/x a/lockfiles/x .envrc .gitignore
+a/pesto/api/x
+""".split()
 
 
 def test_what_never_travels() -> None:
@@ -24,7 +27,7 @@ def test_what_never_travels() -> None:
 
 
 def test_an_exception_does_not_bring_back_what_never_travels() -> None:
-    """"!" undoes the user's own patterns only."""
+    """An exception undoes the user's own patterns only."""
     assert ("a",) == select([".env", ".git/x", "a", "b"], "*\n!.env\n!.git\n!a")
 
 
@@ -83,7 +86,9 @@ def test_a_malformed_pattern_has_its_line() -> None:
     """As docker build refuses it."""
     with pytest.raises(ProjectError) as caught:
         ignores("a\n[z-a]")
-    assert 'the project has a problem:\n  .dockerignore:2: "[z-a]" is a malformed pattern' == str(caught.value)
+    assert 'the project has a problem:\n  .dockerignore:2: "[z-a]" is a malformed pattern' == str(
+        caught.value
+    )
 
 
 _PARTS = st.sampled_from(["a", "b", "a-b", "dist", ".env"])

@@ -28,7 +28,7 @@ def _same(one: object, other: object) -> bool:
 
 @pytest.mark.parametrize("merge", ["root", "deep"])
 def test_the_documentation_s_first_example(merge: Merge) -> None:
-    """"Profile .json can be partially complete as they only update the base values"."""
+    """The base values that a profile does not name stay as they are."""
     base, p1 = {"key": "value", "key2": "value2"}, {"key": "value3"}
     assert {"key": "value3", "key2": "value2"} == cascade([base, p1], merge)
 
@@ -45,7 +45,7 @@ def test_the_documentation_s_second_example(merge: Merge) -> None:
 
 
 def test_the_policies_differ_for_nested_objects() -> None:
-    """"Only the root level is compared": a nested object is replaced whole, unless deep is asked for."""
+    """Only the root level is compared: a nested object is replaced whole, unless deep is asked for."""
     base, p1 = {"resources": {"cpu": 4, "gpu": {"n": 0}}}, {"resources": {"gpu": {"n": 1}}}
     assert {"resources": {"gpu": {"n": 1}}} == cascade([base, p1])
     assert {"resources": {"cpu": 4, "gpu": {"n": 1}}} == cascade([base, p1], "deep")
@@ -68,7 +68,9 @@ def test_the_last_profile_wins(documents: list[dict[str, Any]], merge: Merge) ->
     """A profile that is empty or already applied changes nothing, and the last one's plain values stand."""
     result = cascade(documents, merge)
     assert _same(result, cascade([*documents, {}, documents[-1]], merge))
-    assert all(_same(v, result[k]) for k, v in documents[-1].items() if merge == "root" or not isinstance(v, dict))
+    assert all(
+        _same(v, result[k]) for k, v in documents[-1].items() if merge == "root" or not isinstance(v, dict)
+    )
 
 
 @given(_CASCADES)
@@ -99,5 +101,8 @@ def test_differences_are_told_exactly_where_there_are_any(documents: list[dict[s
 )
 def test_origin_names_the_file_that_decided(path: tuple[str | int, ...], merge: Merge, file: str) -> None:
     """Messages blame the last file that set the value under the policy."""
-    layers = [("X.json", {"a": {"x": 1}, "b": 2}), ("X.p1.json", {"a": {"y": 1}, "c": [1]})]
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("X.json", {"a": {"x": 1}, "b": 2}),
+        ("X.p1.json", {"a": {"y": 1}, "c": [1]}),
+    ]
     assert file == origin(layers, path, merge)

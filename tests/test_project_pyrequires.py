@@ -59,14 +59,42 @@ def test_requirements_txt() -> None:
     ("line", "problem"),
     [
         ("-e .", '"-e .": building from source comes later; give a wheel'),
-        ("--editable=git+https://me:pw@h/x", '"--editable=git+https://h/x": building from source comes later; give a wheel'),
-        ("git+https://me:pw@h/x.git", '"git+https://h/x.git": building from source comes later; give a wheel'),
-        ("x @ git+https://h/x.git", '"x @ git+https://h/x.git": building from source comes later; give a wheel'),
+        (
+            "--editable=git+https://me:pw@h/x",
+            '"--editable=git+https://h/x": building from source comes later; give a wheel',
+        ),
+        (
+            "git+https://me:pw@h/x.git",
+            '"git+https://h/x.git": building from source comes later; give a wheel',
+        ),
+        (
+            "x @ git+https://h/x.git",
+            '"x @ git+https://h/x.git": building from source comes later; give a wheel',
+        ),
         ("https://h/x-1.tar.gz", '"https://h/x-1.tar.gz": building from source comes later; give a wheel'),
-        ("x @ https://h/x-1.tar.gz", '"x @ https://h/x-1.tar.gz": building from source comes later; give a wheel'),
-        ("./lib", '"./lib" is a local path: building from source comes later; give a wheel in requirements.json with type pip'),
-        ("x @ http://h/x-1-py3-none-any.whl", '"x @ http://h/x-1-py3-none-any.whl": only https:// is taken here; declare it in requirements.json with type pip'),
-        ("x @ https://me:pw@h/x-1-py3-none-any.whl", '"x @ https://h/x-1-py3-none-any.whl": an address here must not carry a user or password, as it goes into the lock'),
+        (
+            "x @ https://h/x-1.tar.gz",
+            '"x @ https://h/x-1.tar.gz": building from source comes later; give a wheel',
+        ),
+        (
+            "./lib",
+            '"./lib" is a local path: building from source comes later; give a wheel in '
+            "requirements.json with type pip",
+        ),
+        (
+            "./w/x-1-py3-none-any.whl",
+            '"./w/x-1-py3-none-any.whl" is a file: declare it in requirements.json with type pip',
+        ),
+        (
+            "x @ http://h/x-1-py3-none-any.whl",
+            '"x @ http://h/x-1-py3-none-any.whl": only https:// is taken here; declare it in '
+            "requirements.json with type pip",
+        ),
+        (
+            "x @ https://me:pw@h/x-1-py3-none-any.whl",
+            '"x @ https://h/x-1-py3-none-any.whl": an address here must not carry a user or '
+            "password, as it goes into the lock",
+        ),
         ("--pre", 'the option "--pre" is not supported'),
         ("--no-index", 'the option "--no-index" is not supported'),
         ("x==1 --config-settings=a=b", 'the option "--config-settings" is not supported'),
@@ -104,7 +132,8 @@ def test_dynamic_dependencies() -> None:
     assert ("a",) == _read({"pyproject.toml": setuptools, "reqs.in": "a"}).requires
     assert ("b",) == _read({"pyproject.toml": dynamic, "setup.py": "setup(install_requires=['b'])"}).requires
     assert [
-        f"pyproject.toml:project.dynamic: dependencies are dynamic and cannot be read without building the project; {_MEND}"
+        f"pyproject.toml:project.dynamic: dependencies are dynamic and cannot be read without "
+        f"building the project; {_MEND}"
     ] == _problems({"pyproject.toml": dynamic})
 
 
@@ -117,7 +146,12 @@ def test_pyproject_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["\n    a>=1\n    # no\n    b; python_version<'4'\n", " file: reqs.txt\n", "\n  a>=1\n  b ; python_version < '4'"]
+    "value",
+    [
+        "\n    a>=1\n    # no\n    b; python_version<'4'\n",
+        " file: reqs.txt\n",
+        "\n  a>=1\n  b ; python_version < '4'",
+    ],
 )
 def test_setup_cfg(value: str) -> None:
     """install_requires as lines, or in a file."""
@@ -136,12 +170,16 @@ def test_setup_cfg(value: str) -> None:
         _WITH,
         "with open('requirements.txt') as f:\n    r = f.read().splitlines()\nsetup(install_requires=r)",
         "with open('requirements.txt') as f:\n    r = f.readlines()\nsetup(install_requires=r)",
-        "with open('requirements.txt') as f:\n    r = [x.strip() for x in f.readlines() if x.strip() and not x.startswith('#')]\nsetup(install_requires=r)",
+        "with open('requirements.txt') as f:\n    r = [x.strip() for x in f.readlines() if "
+        "x.strip() and not x.startswith('#')]\nsetup(install_requires=r)",
         "setup(install_requires=open('requirements.txt').read().split('\\n'))",
         "setup(install_requires=list(open('requirements.txt')))",
         "f = open('requirements.txt')\nsetup(install_requires=f.read().strip().splitlines())",
-        "import os\nhere = os.path.dirname(os.path.abspath(__file__))\nsetup(install_requires=open(os.path.join(here, 'requirements.txt')).readlines())",
-        "from pathlib import Path\nHERE = Path(__file__).parent\nsetup(install_requires=(HERE / 'requirements.txt').read_text().splitlines())",
+        "import os\nhere = "
+        "os.path.dirname(os.path.abspath(__file__))\nsetup(install_requires=open(os.path.join(here, "
+        "'requirements.txt')).readlines())",
+        "from pathlib import Path\nHERE = Path(__file__).parent\nsetup(install_requires=(HERE / "
+        "'requirements.txt').read_text().splitlines())",
         "from pathlib import Path\nsetup(install_requires=Path('requirements.txt').read_text().splitlines())",
     ],
 )
@@ -176,7 +214,10 @@ def test_setup_py_that_cannot_be_read(source: str, why: str) -> None:
     """requirements.txt stands in with a warning; without one it is a problem with a remedy."""
     text = f"cannot be read without running it ({why})"
     found = _read({"setup.py": source, "requirements.txt": "a"})
-    assert (("a",), (f"setup.py {text}; requirements.txt is used instead",)) == (found.requires, found.warnings)
+    assert (("a",), (f"setup.py {text}; requirements.txt is used instead",)) == (
+        found.requires,
+        found.warnings,
+    )
     assert [f"setup.py:install_requires: {text}; {_MEND}"] == _problems({"setup.py": source})
 
 

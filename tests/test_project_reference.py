@@ -22,7 +22,9 @@ def test_valid_names(name: str) -> None:
     assert is_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "A", "a_", "-a", "a..b", "a___b", "a//b", "/a", "a/", "h:5/a", "é", "a\n", "a" * 256])
+@pytest.mark.parametrize(
+    "name", ["", "A", "a_", "-a", "a..b", "a___b", "a//b", "/a", "a/", "h:5/a", "é", "a\n", "a" * 256]
+)
 def test_invalid_names(name: str) -> None:
     """What it refuses."""
     assert not is_name(name)
@@ -47,8 +49,11 @@ def test_both_problems_are_told() -> None:
         reference(_FILE, "My Algo", "1.0+x", ("p1",))
     assert (
         "the project has 2 problems:\n"
-        '  pesto/build/build.json:name: "My Algo" is not an image name: lower-case letters and digits, separated by '
+        '  pesto/build/build.json:name: "My Algo" is not an image name: lower-case letters and '
+        "digits, separated by "
         'single ".", "_", "__" or dashes, in parts separated by "/", 255 characters at most\n'
-        '  pesto/build/build.json:version: "1.0+x-p1" (of version "1.0+x" and the profiles) is not an image tag: '
+        '  pesto/build/build.json:version: "1.0+x-p1" (of version "1.0+x" and the profiles) is '
+        "not "
+        "an image tag: "
         'letters, digits, "_", "." and "-", not starting with "." or "-", 128 characters at most'
     ) == str(caught.value)

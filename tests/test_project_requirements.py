@@ -39,7 +39,12 @@ def test_an_entry_of_each_kind() -> None:
     document = _document(
         wheel={"from": "file:///abs/a-1-py3-none-any.whl", "type": "pip"},
         lib={"from": "lib", "to": "/opt/lib/", "type": "python"},
-        model={"from": "https://h/m.tar.gz?sig=1", "to": "/opt//model/.", "sha256": _SHA.upper(), "type": None},
+        model={
+            "from": "https://h/m.tar.gz?sig=1",
+            "to": "/opt//model/.",
+            "sha256": _SHA.upper(),
+            "type": None,
+        },
     )
     assert (
         ResourceSpec("wheel", "file:///abs/a-1-py3-none-any.whl", None, "pip"),
@@ -50,7 +55,7 @@ def test_an_entry_of_each_kind() -> None:
 
 def test_the_base_image_may_be_absent_when_a_base_is_given() -> None:
     """image.toml's [base] stands in for dockerBaseImage."""
-    document = {"environments": {}, "requirements": {}}
+    document: dict[str, Any] = {"environments": {}, "requirements": {}}
     assert Requirements(None, {}, ()) == _read(document, base_is_given=True)
     assert [': "dockerBaseImage" is required, unless image.toml names a [base]'] == _problems(document)
 
@@ -71,7 +76,12 @@ def test_the_base_image_may_be_absent_when_a_base_is_given() -> None:
 def test_what_a_source_tells(source: str, path: str | None, filename: str, suffix: str) -> None:
     """Where a local source lies, what it is called, whether its name promises an archive."""
     spec = ResourceSpec("key", source)
-    assert (path, path is not None, filename, suffix) == (spec.path, spec.is_local, spec.filename, spec.suffix)
+    assert (path, path is not None, filename, suffix) == (
+        spec.path,
+        spec.is_local,
+        spec.filename,
+        spec.suffix,
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,17 +93,38 @@ def test_what_a_source_tells(source: str, path: str | None, filename: str, suffi
         ({"from": "a", "to": "/x", "typ": "pip"}, 'requirements.k.typ: unknown key; did you mean "type"?'),
         ({"from": 1, "to": "/x"}, "requirements.k.from: must be a string, not a number"),
         ({"from": "", "to": "/x"}, "requirements.k.from: is empty"),
-        ({"from": "a", "to": "/x", "type": "conda"}, 'requirements.k.type: "conda" is not a type; it is "pip", "python" or left out'),
+        (
+            {"from": "a", "to": "/x", "type": "conda"},
+            'requirements.k.type: "conda" is not a type; it is "pip", "python" or left out',
+        ),
         ({"from": "a", "to": "x"}, 'requirements.k.to: "x" is not an absolute path'),
         ({"from": "a", "to": "/x/../y"}, 'requirements.k.to: "/x/../y" has a ".." in it'),
         ({"from": "a", "to": "/x\n"}, "requirements.k.to: contains a control character"),
-        ({"from": "a", "to": "/x:y", "type": "python"}, 'requirements.k.to: "/x:y" has a ":" in it, which separates the paths of PYTHONPATH'),
+        (
+            {"from": "a", "to": "/x:y", "type": "python"},
+            'requirements.k.to: "/x:y" has a ":" in it, which separates the paths of PYTHONPATH',
+        ),
         ({"from": "a", "to": "/x", "sha256": "12"}, "requirements.k.sha256: must be 64 hex digits"),
-        ({"from": "http://h/x", "to": "/x"}, 'requirements.k.from: plain http needs a "sha256" beside it: anyone on the way could change the file'),
+        (
+            {"from": "http://h/x", "to": "/x"},
+            'requirements.k.from: plain http needs a "sha256" beside it: anyone on the way could '
+            "change the file",
+        ),
         ({"from": "https:///x", "to": "/x"}, 'requirements.k.from: "https:///x" names no host'),
-        ({"from": "gs://b/x", "to": "/x"}, "requirements.k.from: gs:// needs the extra pesto-repro[gs], which this version does not have yet; give https:// or a file"),
-        ({"from": "s3://b/x", "to": "/x"}, "requirements.k.from: s3:// needs the extra pesto-repro[s3], which this version does not have yet; give https:// or a file"),
-        ({"from": "ftp://me:pw@h/x", "to": "/x"}, 'requirements.k.from: "ftp://h/x" is not a source: a path, file://, https:// or http://'),
+        (
+            {"from": "gs://b/x", "to": "/x"},
+            "requirements.k.from: gs:// needs the extra pesto-repro[gs], which this version does "
+            "not have yet; give https:// or a file",
+        ),
+        (
+            {"from": "s3://b/x", "to": "/x"},
+            "requirements.k.from: s3:// needs the extra pesto-repro[s3], which this version does "
+            "not have yet; give https:// or a file",
+        ),
+        (
+            {"from": "ftp://me:pw@h/x", "to": "/x"},
+            'requirements.k.from: "ftp://h/x" is not a source: a path, file://, https:// or http://',
+        ),
     ],
 )
 def test_entries_that_are_refused(entry: Any, problem: str) -> None:
@@ -181,7 +212,9 @@ def test_expansion_as_docker_does_it(value: str, expected: str) -> None:
 def test_expansion_sees_what_was_set_before() -> None:
     """One ENV instruction for each key, in order: a value sees the base and earlier keys, not later ones."""
     environments = {"PATH": "/opt/bin:$PATH", "X": "$PATH-$Y", "Y": "y"}
-    assert {"PATH": "/opt/bin:/bin", "X": "/opt/bin:/bin-", "Y": "y"} == expand(environments, {"PATH": "/bin"})
+    assert {"PATH": "/opt/bin:/bin", "X": "/opt/bin:/bin-", "Y": "y"} == expand(
+        environments, {"PATH": "/bin"}
+    )
 
 
 @given(st.text())

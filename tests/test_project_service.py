@@ -62,8 +62,8 @@ def test_service_json() -> None:
 def test_version_json() -> None:
     """version.json's own version wins over the description's; __packaging is last to be set."""
     documents = _documents(version={"other": "x", "__packaging": "y"})
-    assert (
-        '{\n    "__packaging": "packaged",\n    "other": "x",\n    "version": "1.0"\n}' == version_json(documents, "packaged")
+    assert '{\n    "__packaging": "packaged",\n    "other": "x",\n    "version": "1.0"\n}' == version_json(
+        documents, "packaged"
     )
     assert "2.0" == json.loads(version_json(_documents(version={"version": "2.0"}), "p"))["version"]
 
@@ -75,10 +75,18 @@ def test_config_json() -> None:
 
 def test_description_must_answer_describe() -> None:
     """Every key that /describe needs, and its type; a name that can be a folder's."""
-    description = {"name": "../x", "version": 1, "asynchronous": "no", "resources": {}, "keywords": "k", "title": ""}
+    description = {
+        "name": "../x",
+        "version": 1,
+        "asynchronous": "no",
+        "resources": {},
+        "keywords": "k",
+        "title": "",
+    }
     required = "is required: the service cannot describe itself without"
     assert [
-        ("description", (), f'"{key}" {required}') for key in ("description", "email", "family", "organization")
+        ("description", (), f'"{key}" {required}')
+        for key in ("description", "email", "family", "organization")
     ] + [
         ("description", ("asynchronous",), "must be a boolean, not a string"),
         ("description", ("keywords",), "must be an array, not a string"),
@@ -93,7 +101,11 @@ def test_description_must_answer_describe() -> None:
 
 def test_native_definitions_must_not_be_redefined() -> None:
     """Upstream logs and ignores it; here it is a problem."""
-    expected = ("user_definitions", ("Image",), "redefines a native definition of PESTO; give it another name")
+    expected = (
+        "user_definitions",
+        ("Image",),
+        "redefines a native definition of PESTO; give it another name",
+    )
     documents = _documents()
     assert [expected] == _told(user_definitions={**documents["user_definitions"], "Image": {}})
 
@@ -117,9 +129,21 @@ def test_native_definitions_must_not_be_redefined() -> None:
         ({"a": {"pattern": "("}}, ("a", "pattern"), "'(' is not a 'regex'"),
         ({"a": "string"}, ("a",), "'string' is not of type 'object', 'boolean'"),
         ({"a": {}, "required": "a"}, ("required",), "'a' is not of type 'array'"),
-        ({"properties": {"a": {"minimum": "1"}}}, ("properties", "a", "minimum"), "'1' is not of type 'number'"),
-        ({"title": {"type": "string"}}, ("title",), 'the service takes "title" for a keyword; give the parameter another name'),
-        ({"definitions": {"X": {}}}, ("definitions",), "would be overwritten; put definitions into user_definitions.json"),
+        (
+            {"properties": {"a": {"minimum": "1"}}},
+            ("properties", "a", "minimum"),
+            "'1' is not of type 'number'",
+        ),
+        (
+            {"title": {"type": "string"}},
+            ("title",),
+            'the service takes "title" for a keyword; give the parameter another name',
+        ),
+        (
+            {"definitions": {"X": {}}},
+            ("definitions",),
+            "would be overwritten; put definitions into user_definitions.json",
+        ),
     ],
 )
 def test_parameter_schemas(schema: dict[str, Any], path: tuple[str | int, ...], message: str) -> None:

@@ -64,7 +64,10 @@ def test_every_key_is_read() -> None:
     assert ("linux/amd64", "linux/arm64") == read.image.platforms
     assert ("trixie", ("libgl1", "libstdc++6")) == (read.base.debian, read.base.packages)
     assert ("numpy>=2",) == read.python.requires
-    assert ("https://index.example.org/simple", ("wheels",)) == (read.python.index_url, read.python.find_links)
+    assert ("https://index.example.org/simple", ("wheels",)) == (
+        read.python.index_url,
+        read.python.find_links,
+    )
     assert ("full", 20, "zstd", "deep") == (
         read.runtime.closure,
         read.layers.max,
@@ -87,17 +90,33 @@ def test_users(user: str) -> None:
         (b"zzz = 1", ":zzz: unknown key"),
         (b'[python]\nindex_url = "x"', ':python.index_url: unknown key; did you mean "index-url"?'),
         (b"[image]\nplatforms = []", ":image.platforms: must name at least one"),
-        (b'[image]\nplatforms = ["linux/s390x"]', ":image.platforms.0: input should be 'linux/amd64' or 'linux/arm64', not \"linux/s390x\""),
-        (b'[image]\nplatforms = ["linux/amd64", "linux/amd64"]', ':image.platforms: "linux/amd64" is there twice'),
+        (
+            b'[image]\nplatforms = ["linux/s390x"]',
+            ":image.platforms.0: input should be 'linux/amd64' or 'linux/arm64', not \"linux/s390x\"",
+        ),
+        (
+            b'[image]\nplatforms = ["linux/amd64", "linux/amd64"]',
+            ':image.platforms: "linux/amd64" is there twice',
+        ),
         (b"[image]\nuser = 1000", ":image.user: input should be a valid string, not 1000"),
         (b'[image]\nuser = "a b"', ':image.user: "a b" is not a user: write "uid", "uid:gid" or a name'),
         (b'[base]\ndebian = "sid"', ":base.debian: input should be 'bookworm' or 'trixie', not \"sid\""),
         (b"[layers]\nmax = 121", ":layers.max: input should be less than or equal to 120, not 121"),
         (b"[layers]\nmax = 0", ":layers.max: input should be greater than or equal to 1, not 0"),
         (b"[layers]\nmax = true", ":layers.max: input should be a valid integer, not True"),
-        (b'[runtime]\npackage = "numpy"', ':runtime.package: "numpy" is not a requirement on processing-factory, such as "processing-factory==1.7.2"'),
-        (b'[base]\nmirror = "ftp://me:secret@h/"', ':base.mirror: "ftp://h/" is not an address that starts with https:// or http://'),
-        (b'[python]\nindex-url = ["https://me:secret@h/"]', ":python.index-url: input should be a valid string, not ['https://h/']"),
+        (
+            b'[runtime]\npackage = "numpy"',
+            ':runtime.package: "numpy" is not a requirement on processing-factory, such as '
+            '"processing-factory==1.7.2"',
+        ),
+        (
+            b'[base]\nmirror = "ftp://me:secret@h/"',
+            ':base.mirror: "ftp://h/" is not an address that starts with https:// or http://',
+        ),
+        (
+            b'[python]\nindex-url = ["https://me:secret@h/"]',
+            ":python.index-url: input should be a valid string, not ['https://h/']",
+        ),
     ],
 )
 def test_what_is_refused(text: bytes, message: str) -> None:
@@ -114,7 +133,7 @@ def test_a_requirement_that_is_none() -> None:
 def test_all_problems_are_told_and_the_right_file_is_blamed() -> None:
     """A value that a profile's file set is that file's problem."""
     base, profile = {"layers": {"max": 0}}, {"base": {"debian": "sid"}}
-    layers = [(_FILE, base), ("pesto/build/image.p1.toml", profile)]
+    layers: list[tuple[str, dict[str, Any]]] = [(_FILE, base), ("pesto/build/image.p1.toml", profile)]
     with pytest.raises(ProjectError) as caught:
         settings({**base, **profile}, layers, "root")
     assert [
@@ -125,7 +144,9 @@ def test_all_problems_are_told_and_the_right_file_is_blamed() -> None:
 
 def _keys(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
     tables = {"": {"properties": schema["$defs"]}, **schema["$defs"]}
-    return {f"{name}.{key}": value for name, table in tables.items() for key, value in table["properties"].items()}
+    return {
+        f"{name}.{key}": value for name, table in tables.items() for key, value in table["properties"].items()
+    }
 
 
 def test_the_schema_is_one_and_describes_every_key() -> None:

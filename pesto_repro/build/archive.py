@@ -9,57 +9,53 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import posixpath
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, BinaryIO, cast
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import IO, BinaryIO, Literal, cast
 
-from pesto_repro.build.compress import unzstd
-from pesto_repro.build.entry import Entry, directory, file, symlink
+from pesto_repro.build.compress import as_stream, unzstd
+from pesto_repro.build.entry import Entry, Opener, directory, file, symlink
 from pesto_repro.build.maker import Inputs
+from pesto_repro.digest import chunks
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Step
 
 _DECOMPRESSORS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
-    ".tar.gz": lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
-    ".tgz": lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
-    ".tar.xz": lambda stream: cast(IO[bytes], lzma.LZMAFile(stream)),
-    ".tar.bz2": lambda stream: cast(IO[bytes], bz2.BZ2File(stream)),
+    ".tar.gz": lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream)),
+    ".tgz": lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream)),
+    ".tar.xz": lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream)),  # noqa: SIM115  # the caller closes it
+    ".tar.bz2": lambda stream: cast("IO[bytes]", bz2.BZ2File(stream)),  # noqa: SIM115  # the caller closes it
     ".tar.zst": unzstd,
 }
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, lzma.LZMAError, zlib.error, BuildError)
+_ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+
+Kind = Literal["file", "directory", "symlink", "other"]
 
 
-def entries(step: Step, inputs: Inputs) -> list[Entry]:
-    """The members of the one input, below ``params["to"]``. Raises BuildError that lists what is refused."""
-    (pinned,) = step.inputs
-    stream = inputs.stack.enter_context(inputs.open(pinned.digest))
-    try:
-        if pinned.name.endswith(".zip"):
-            found = list(_zip(inputs.stack.enter_context(zipfile.ZipFile(stream))))
-        else:
-            found = list(_tar(inputs.stack.enter_context(_open_tar(stream, pinned.name, inputs))))
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, lzma.LZMAError) as error:
-        raise BuildError(f"{step.name}: {pinned.name} cannot be unpacked: {error}") from None
-    refused = sorted(filter(None, map(_refusal, found)))
-    if refused:
-        raise BuildError("\n  ".join([f"{step.name}: {pinned.name} has members that are refused:", *refused]))
-    unique = {_clean(member.path): member for member in found}
-    return [member.entry(step.params["to"], path, step.name) for path, member in unique.items() if path]
-
-
+@dataclass(frozen=True, slots=True)
 class _Member:
-    """One member of an archive, of whatever kind."""
+    """One member of an archive, of whatever form; *fault* says why it is refused, if its form already tells."""
 
-    def __init__(self, path: str, kind: str, mode: int, size: int, target: str, opener: Callable[[], BinaryIO]) -> None:
-        self.path, self.kind, self.mode, self.size = path, kind, mode, size
-        self.target, self.open = target, opener
+    path: str
+    kind: Kind
+    mode: int
+    size: int
+    target: str
+    open: Opener
+    fault: str = ""
 
     def entry(self, to: str, path: str, origin: str) -> Entry:
-        place = f"{to}/{path}" if to else path
+        place = posixpath.join(to, path)
         if self.kind == "directory":
             return directory(place, origin=origin)
         if self.kind == "symlink":
@@ -67,9 +63,37 @@ class _Member:
         return file(place, self.open, self.size, executable=bool(self.mode & 0o100), origin=origin)
 
 
+def entries(step: Step, inputs: Inputs) -> list[Entry]:
+    """The members of the one input, below ``params["to"]``. Raises BuildError that lists what is refused."""
+    (pinned,) = step.inputs
+    stream = inputs.stack.enter_context(inputs.open(pinned.digest))
+    label = f"{step.name}: {pinned.name}"
+    try:
+        found = list(_members(stream, pinned.name.lower(), inputs))
+    except _BROKEN as error:
+        raise BuildError(f"{label} cannot be unpacked: {error}") from None
+    refused = sorted(filter(None, map(_refusal, found)))
+    if refused:
+        raise BuildError("\n  ".join([f"{label} has members that are refused:", *refused]))
+    unique = {_clean(member.path): member for member in found}
+    return [
+        replace(member, open=_guarded(member.open, label)).entry(step.params["to"], path, step.name)
+        for path, member in unique.items()
+        if path
+    ]
+
+
+def _members(stream: BinaryIO, name: str, inputs: Inputs) -> Iterator[_Member]:
+    if name.endswith(".zip"):
+        return _zip(inputs.stack.enter_context(zipfile.ZipFile(stream)))
+    return _tar(inputs.stack.enter_context(_open_tar(stream, name, inputs)))
+
+
 def _refusal(member: _Member) -> str | None:
     """Why *member* may not go into an image; None if it may."""
     name = repr(member.path)
+    if member.fault:
+        return f"{name}: {member.fault}"
     if member.path.startswith("/"):
         return f"{name}: an absolute path"
     if _escapes(member.path):
@@ -94,6 +118,19 @@ def _clean(path: str) -> str:
     return "" if cleaned == "." else cleaned
 
 
+def _guarded(opener: Opener, label: str) -> Opener:
+    """*opener* whose streams raise BuildError where their bytes turn out to be broken."""
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            with opener() as stream:
+                yield from chunks(stream)
+        except _BROKEN as error:
+            raise BuildError(f"{label} cannot be unpacked: {error}") from None
+
+    return lambda: cast(BinaryIO, as_stream(pieces()))
+
+
 def _open_tar(stream: BinaryIO, name: str, inputs: Inputs) -> tarfile.TarFile:
     """The tar, seekable: unpacked into a scratch file if it is compressed."""
     for suffix, decompress in _DECOMPRESSORS.items():
@@ -107,37 +144,50 @@ def _open_tar(stream: BinaryIO, name: str, inputs: Inputs) -> tarfile.TarFile:
 
 
 def _tar(archive: tarfile.TarFile) -> Iterator[_Member]:
+    seen: dict[str, _Member] = {}
     for info in archive:
-        yield _Member(info.name, _tar_kind(info), info.mode, _tar_size(archive, info), info.linkname, _tar_opener(archive, info))
+        seen[info.name] = _hard_link(info, seen) if info.islnk() else _tar_member(archive, info)
+        yield seen[info.name]
 
 
-def _tar_kind(info: tarfile.TarInfo) -> str:
-    if info.isfile() or info.islnk():
+def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    opener = partial(archive.extractfile, info)
+    return _Member(info.name, _tar_kind(info), info.mode, info.size, info.linkname, cast(Opener, opener))
+
+
+def _hard_link(info: tarfile.TarInfo, seen: dict[str, _Member]) -> _Member:
+    """pax, "typeflag" 1: a link to another file that was archived before, whatever its type."""
+    other = seen.get(info.linkname)
+    if other is None or other.kind != "file":
+        fault = f"a hard link to {info.linkname!r}, which is no file before it"
+        return _Member(info.name, "other", 0, 0, "", io.BytesIO, fault)
+    return replace(other, path=info.name)
+
+
+def _tar_kind(info: tarfile.TarInfo) -> Kind:
+    if info.isfile():
         return "file"
     return "directory" if info.isdir() else "symlink" if info.issym() else "other"
 
 
-def _tar_size(archive: tarfile.TarFile, info: tarfile.TarInfo) -> int:
-    return archive.getmember(info.linkname).size if info.islnk() else info.size
-
-
-def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], BinaryIO]:
-    return lambda: cast(BinaryIO, archive.extractfile(info))
-
-
 def _zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
     for info in archive.infolist():
-        mode = info.external_attr >> 16
+        mode, fault = info.external_attr >> 16, _zip_fault(info)
         kind = "directory" if info.is_dir() else _zip_kind(mode)
-        target = archive.read(info).decode() if kind == "symlink" else ""
-        yield _Member(info.filename, kind, mode, info.file_size, target, _zip_opener(archive, info))
+        target = archive.read(info).decode() if kind == "symlink" and not fault else ""
+        opener = partial(archive.open, info)
+        yield _Member(info.filename, kind, mode, info.file_size, target, cast(Opener, opener), fault)
 
 
-def _zip_kind(mode: int) -> str:
+def _zip_kind(mode: int) -> Kind:
     if stat.S_ISLNK(mode):
         return "symlink"
     return "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "other"
 
 
-def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
-    return lambda: cast(BinaryIO, archive.open(info))
+def _zip_fault(info: zipfile.ZipInfo) -> str:
+    if "\\" in info.filename:  # APPNOTE.TXT 4.4.17.1: "All slashes MUST be forward slashes '/'"
+        return "a backslash in its name"
+    if info.flag_bits & 1:  # APPNOTE.TXT 4.4.4: "Bit 0: If set, indicates that the file is encrypted."
+        return "is encrypted"
+    return "" if info.compress_type in _ZIP_METHODS else f"compression method {info.compress_type} is not known"

@@ -7,6 +7,7 @@ zlib-ng's output depends on how its input is cut into writes, so every compresso
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, BinaryIO, Protocol, cast
@@ -15,10 +16,11 @@ import zstandard
 from zlib_ng import zlib_ng
 
 from pesto_repro.build.tar import Sink
-from pesto_repro.digest import Digest
+from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import BuildError
 
 PIECE = 256 << 10
+_MORSEL = 4 << 10
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
@@ -103,38 +105,72 @@ class LayerWriter:
 
 
 def decompressed(pieces: Iterable[bytes], compression: str) -> Iterator[bytes]:
-    """The inverse: the tar inside a layer, piece by piece. Raises BuildError for bytes that are no such stream."""
+    """The inverse: the tar in a layer, piece by piece. Raises BuildError for what is no such stream."""
     if compression == "none":
         yield from pieces
         return
     try:
-        yield from _gunzipped(pieces) if compression == "gzip" else _unzstd(pieces)
-    except (zlib_ng.error, zstandard.ZstdError, EOFError) as error:
+        yield from _expanded(pieces, _gunzip if compression == "gzip" else _unzstd)
+    # zlib_ng's stubs take its exception for a value
+    except (zlib_ng.error, zstandard.ZstdError, EOFError) as error:  # type: ignore[misc]
         raise BuildError(f"not a {compression} stream: {error}") from None
 
 
-def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """RFC 1952, 2.2: a file is a series of members."""
-    member = zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16)
+def unzstd(stream: BinaryIO) -> IO[bytes]:
+    """*stream* decompressed, to be read from start to end; ``read`` raises BuildError if it is broken."""
+    return as_stream(decompressed(chunks(stream), "zstd"))
+
+
+def as_stream(pieces: Iterable[bytes]) -> IO[bytes]:
+    """*pieces* as a stream to be read from start to end."""
+    return cast("IO[bytes]", io.BufferedReader(_Joined(pieces), PIECE))
+
+
+class _Joined(io.RawIOBase):
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces, self._rest = iter(pieces), memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed: Buffer
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+class _Decompressor(Protocol):
+    eof: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _gunzip() -> _Decompressor:
+    return cast(_Decompressor, zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16))
+
+
+def _unzstd() -> _Decompressor:
+    return cast(_Decompressor, zstandard.ZstdDecompressor().decompressobj())
+
+
+def _expanded(pieces: Iterable[bytes], begin: Callable[[], _Decompressor]) -> Iterator[bytes]:
+    """RFC 1952, 2.2: a file is a series of members. RFC 8878, 3: one or more frames.
+
+    The input is fed bit by bit, so that memory stays flat however well it was compressed.
+    """
+    member = begin()
     for piece in pieces:
-        rest = piece
-        while rest:
-            if member.eof:
-                member = zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16)
-            yield member.decompress(rest)
-            rest = member.unused_data
+        for start in range(0, len(piece), _MORSEL):
+            rest = piece[start : start + _MORSEL]
+            while rest:
+                member = begin() if member.eof else member
+                yield member.decompress(rest)
+                rest = member.unused_data
     if not member.eof:
         raise EOFError("it ends too early")
-
-
-def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    for piece in pieces:
-        yield frame.decompress(piece)
-    if not frame.eof:
-        raise EOFError("it ends too early")
-
-
-def unzstd(stream: BinaryIO) -> IO[bytes]:
-    """*stream* decompressed, to be read from start to end."""
-    return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True))

@@ -212,7 +212,8 @@ def _soname(root: Root, path: str) -> str | None:
     member = root.file(path)
     if member is None or not ldcache.is_library_name(posixpath.basename(member.path)):
         return None
-    return ldcache.soname(member.open, name, root.architecture)
+    found = ldcache.soname(member.open, name, root.architecture)
+    return found and ldcache.entry_name(name, found, root.members[path].kind == "symlink")
 
 
 def _resolved(path: str, member: Member) -> str:

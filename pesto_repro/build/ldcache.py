@@ -2,7 +2,7 @@
 
 The format is glibc's own, version 1.1 (glibc, ``sysdeps/generic/dl-cache.h``), as ``ldconfig`` writes it,
 without its optional extensions: a library built for newer CPUs (``glibc-hwcaps``) is passed over, its plain
-one is found.
+one is found. Libraries for another architecture than the image's are not entered.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def directories(configuration: Mapping[str, bytes]) -> tuple[str, ...]:
     """
     found = [*_configured("etc/ld.so.conf", configuration), "lib", "usr/lib"]
     return tuple(dict.fromkeys(found))
+
+
+def entry_name(name: str, soname: str, is_link: bool) -> str:
+    """The name that ldconfig enters for the file or link *name*: a link for ld(1), "libz.so", has its own."""
+    return name if is_link and name.endswith(".so") and soname.startswith(name) else soname
 
 
 def cache(libraries: Iterable[tuple[str, str]], architecture: str) -> bytes:

@@ -12,13 +12,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pesto_repro.build import archive, debian_system, debs, documents, tree, venv, wheels
 from pesto_repro.build.compress import LayerWriter
 from pesto_repro.build.local import LocalFiles
 from pesto_repro.build.maker import Inputs, Maker
-from pesto_repro.build.tar import write_tar
+from pesto_repro.build.shadows import remember_paths, shadows
+from pesto_repro.build.tar import arrange, write_tar
 from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError
 from pesto_repro.fetch import PARALLEL
@@ -91,6 +92,16 @@ def realise(steps: Iterable[Step], shop: Workshop, lost: Collection[Digest] = ()
     return found
 
 
+def hidden_paths(steps: Sequence[Step], store: Store) -> list[str]:
+    """What layers of *steps*, from the base up, hide of layers below them, for people."""
+    found = []
+    for step in steps:
+        record = store.record("step", step.key.hex) or {}
+        if "paths" in record and step.section != "debian":
+            found.append((step.name, Digest.parse(str(record["paths"]))))
+    return list(shadows(found, store))
+
+
 def _make_all(steps: Sequence[Step], shop: Workshop) -> list[Realised]:
     """Fetch inputs and make layers side by side: a step starts once its own inputs are there, large ones first."""
     if not steps:
@@ -115,21 +126,21 @@ def _drive(
 ) -> list[Realised]:
     absent = set(fetching.values())
     waiting = sorted(steps, key=lambda step: (-step.weight, step.key))
-    pending: set[Future[None] | Future[Realised]] = set(fetching)
-    made: list[Realised] = []
+    pending: set[Future[Any]] = set(fetching)
+    making: list[Future[Realised]] = []
     while True:
         ready = [step for step in waiting if not any(each.digest in absent for each in step.inputs)]
         waiting = [step for step in waiting if step not in ready]
-        pending.update(makers.submit(make, step, shop) for step in ready)
+        started = [makers.submit(make, step, shop) for step in ready]
+        making += started
+        pending.update(started)
         if not pending:
-            return made
+            return [future.result() for future in making]
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
-            result = future.result()
-            if result is None:
-                absent.discard(fetching[future])  # type: ignore[index]
-            else:
-                made.append(result)
+            future.result()
+            if future in fetching:
+                absent.discard(fetching[future])
 
 
 def make(step: Step, shop: Workshop) -> Realised:
@@ -138,7 +149,8 @@ def make(step: Step, shop: Workshop) -> Realised:
         inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack)
         writer = LayerWriter(shop.compression, blob)
         try:
-            write_tar(MAKERS[step.kind](step, inputs), writer)
+            entries = arrange(MAKERS[step.kind](step, inputs))
+            write_tar(entries, writer)
         except PestoError as error:
             error.message = f"{step.section} ({step.name}): {error.message}"
             raise
@@ -148,7 +160,8 @@ def make(step: Step, shop: Workshop) -> Realised:
                 shop.local[each.digest].require_unchanged()
         digest = blob.commit()
     shop.store.remember("layer", _slot(diff_id, shop), {"digest": str(digest), "size": blob.size})
-    shop.store.remember("step", step.key.hex, {"diff-id": str(diff_id), "size": writer.size})
+    paths = remember_paths(entries, shop.store)
+    shop.store.remember("step", step.key.hex, {"diff-id": str(diff_id), "size": writer.size, "paths": str(paths)})
     return Realised(step, _layer(step, diff_id, digest, blob.size, shop), cached=False)
 
 

@@ -13,12 +13,13 @@ Its rules (``VERSION`` counts their changes; a change of any makes other layers)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from pesto_repro.build.entry import Entry, directory
-from pesto_repro.digest import CHUNK
+from pesto_repro.digest import CHUNK, Digest
 from pesto_repro.errors import BuildError
 
 VERSION = 1
@@ -36,8 +37,8 @@ class Sink(Protocol):
 
 
 def write_tar(entries: Iterable[Entry], sink: Sink) -> None:
-    """Write *entries* as one layer. Raises BuildError for paths that escape or that differ under one name."""
-    for entry in arrange(entries):
+    """Write *entries*, as :func:`arrange` gives them, as one tar. Raises BuildError for content that is not as announced."""
+    for entry in entries:
         for block in _header(entry):
             sink.write(block)
         if entry.kind == "file":
@@ -46,20 +47,47 @@ def write_tar(entries: Iterable[Entry], sink: Sink) -> None:
 
 
 def arrange(entries: Iterable[Entry]) -> list[Entry]:
-    """*entries* in the order of a layer, with every parent directory, without repetition."""
+    """*entries* in the order of a layer, with every parent directory, without repetition.
+
+    Raises BuildError that lists all paths that escape, or that have different things under one name.
+    """
     found: dict[tuple[str, ...], Entry] = {}
     problems: list[str] = []
     for entry in entries:
         parts = tuple(entry.path.split("/"))
-        if not entry.path or any(part in ("", ".", "..") for part in parts):
-            problems.append(f"{_by(entry)}{entry.path!r} is not a path below the root")
+        if fault := _fault(entry, parts):
+            problems.append(f"{_by(entry)}{entry.path!r} {fault}")
         elif (other := found.setdefault(parts, entry)) is not entry and not _same(other, entry):
             problems.append(f"{entry.path}: {_by(other)}and {_by(entry)}bring different things")
     for parts in list(found):
         _add_parents(parts, found, problems)
+    problems += filter(None, (_dangling(entry, found) for entry in found.values()))
     if problems:
         raise BuildError("\n  ".join(["these paths cannot be in one layer:", *sorted(set(problems))]))
     return [found[parts] for parts in sorted(found)]
+
+
+def _fault(entry: Entry, parts: tuple[str, ...]) -> str | None:
+    """Why a tar cannot say *entry*; None if it can."""
+    if any(part in ("", ".", "..") for part in parts):
+        return "is not a path below the root"
+    if "\0" in entry.path + entry.target:
+        return "has a NUL in its name or target"
+    try:
+        (entry.path + entry.target).encode()
+    except UnicodeEncodeError:
+        return "has a name or target that is not UTF-8"
+    return None
+
+
+def _dangling(entry: Entry, found: Mapping[tuple[str, ...], Entry]) -> str | None:
+    """Why *entry* is no good hard link; None if it is one, or none at all."""
+    if entry.kind != "hardlink":
+        return None
+    target = tuple(entry.target.split("/"))
+    if target < tuple(entry.path.split("/")) and target in found and found[target].kind == "file":
+        return None
+    return f"{entry.path}: {_by(entry)}a hard link to {entry.target}, which is no file before it"
 
 
 def _add_parents(parts: tuple[str, ...], found: dict[tuple[str, ...], Entry], problems: list[str]) -> None:
@@ -80,7 +108,15 @@ def _same(one: Entry, other: Entry) -> bool:
         return replace(one, origin="", open=None) == replace(other, origin="", open=None)
     if (one.mode, one.size, one.uid, one.gid) != (other.mode, other.size, other.uid, other.gid):
         return False
-    return all(a == b for a, b in zip(_pieces(one), _pieces(other), strict=True))
+    return _content(one) == _content(other)
+
+
+def _content(entry: Entry) -> Digest:
+    """The digest of the content: of two files one is open at a time."""
+    state = hashlib.sha256()
+    for piece in _pieces(entry):
+        state.update(piece)
+    return Digest(state.hexdigest())
 
 
 def _pieces(entry: Entry) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ Permissions are normalised: 0755 for what its owner may execute, else 0644.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 
 from pesto_repro.build.entry import Entry, directory, file, symlink
@@ -16,13 +17,13 @@ from pesto_repro.plan import Step
 def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     """The files that ``params["files"]`` lists as [path, sha256, size, executable, target]."""
     root = step.params["root"]
-    if not step.params["files"]:
+    if root and not step.params["files"]:
         yield directory(root)
     for path, sha256, size, executable, target in step.params["files"]:
         if target is not None:
-            yield symlink(f"{root}/{path}", target)
+            yield symlink(posixpath.join(root, path), target)
         else:
-            yield file(f"{root}/{path}", inputs.opener(Digest(sha256)), size, executable=executable)
+            yield file(posixpath.join(root, path), inputs.opener(Digest(sha256)), size, executable=executable)
 
 
 def file_entries(step: Step, inputs: Inputs) -> Iterator[Entry]:

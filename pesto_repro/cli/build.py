@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pesto_repro.build.realise import Realised, Workshop, known, realise
+from pesto_repro.build.realise import Realised, Workshop, hidden_paths, known, realise
 from pesto_repro.cli.console import human, show, show_json
 from pesto_repro.cli.locked import Locked, locked
 from pesto_repro.cli.options import Session, project_command
@@ -68,6 +68,9 @@ def build(session: Session, output: str | None, offline: bool, jobs: int | None,
         show_json(_build_json(found, image, realised, target))
     else:
         show(reference)
+    if any(not each.cached for each in realised.values()):
+        for line in dict.fromkeys(line for each in found.plans for line in hidden_paths(each.steps, session.store)):
+            session.console.warn(line)
     built = [each for each in realised.values() if not each.cached]
     session.console.info(f"{target}: {len(built)} of {len(realised)} layers made, {human(_total(image))}")
     return 0

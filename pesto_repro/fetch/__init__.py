@@ -114,12 +114,12 @@ class Fetcher:
     def many(self, jobs: Iterable[Callable[[], None]]) -> None:
         """Run *jobs* side by side; the first failure is raised after those under way have ended."""
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:
-            futures = [pool.submit(job) for job in jobs]
-            done, pending = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in pending:
-                future.cancel()
-            for future in done:
-                future.result()
+            try:
+                done, _ = wait([pool.submit(job) for job in jobs], return_when=FIRST_EXCEPTION)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        for future in done:
+            future.result()
 
     # -- one source ----------------------------------------------------------------------------------------------
 
@@ -146,7 +146,10 @@ class Fetcher:
             self.store.adopt(path, digest)
 
     def _complete(self, url: str, handle: IO[bytes], size: int | None, activity: Activity) -> Digest:
-        """Append what is missing at the end of *handle*; the digest of all of it."""
+        """Append what is missing at the end of *handle*; the digest of all of it.
+
+        RFC 9110, 14.2: a server may ignore Range and send everything; then it begins anew.
+        """
 
         def attempt() -> None:
             have = handle.seek(0, 2)
@@ -156,13 +159,13 @@ class Fetcher:
                 return
             with self._get(url, {"Range": f"bytes={have}-"} if have else {}) as (pieces, _, start):
                 if start != have:
-                    handle.truncate(start)
+                    handle.truncate(0)
+                if start not in (0, have):
+                    raise _Passing("it answered with another range than was asked")
                 for piece in pieces:
-                    with self.store.guarded():
-                        handle.write(piece)
+                    handle.write(piece)
                     activity.advance(len(piece))
-            with self.store.guarded():
-                handle.flush()
+            handle.flush()
 
         self._retried(url, attempt)
         handle.seek(0)
@@ -219,7 +222,10 @@ class Fetcher:
 
 def redact(url: str) -> str:
     """*url* without user name and password, and without a query, which often carries a signature."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the address"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -242,17 +248,20 @@ def _check_status(response: requests.Response, url: str) -> None:
     if code in _PASSING:
         after = response.headers.get("Retry-After", "")
         raise _Passing(f"HTTP {code} {response.reason}", float(after) if after.isdigit() else None)
-    if code >= 400:
+    if code >= 400 and not (code == 416 and "Range" in response.request.headers):
         hint = "check the credentials of the index or mirror" if code in (401, 403) else None
         raise FetchError(f"{redact(url)} cannot be read: HTTP {code} {response.reason}", hint)
 
 
 def _range_start(response: requests.Response) -> int:
-    """Where the body starts: RFC 9110, 14.4 "Content-Range"; a 200 starts at 0 whatever was asked."""
-    if response.status_code != 206:
+    """Where the body starts: RFC 9110, 14.4 "Content-Range"; a 200 starts at 0 whatever was asked.
+
+    -1 if that is not said, or if nothing lies there (15.5.17, "416 Range Not Satisfiable").
+    """
+    if response.status_code not in (206, 416):
         return 0
     first = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
-    return int(first) if first.isdigit() else 0
+    return int(first) if first.isdigit() else -1
 
 
 def _whole(response: requests.Response, total: int | None, start: int) -> Iterator[bytes]:
@@ -267,6 +276,8 @@ def _whole(response: requests.Response, total: int | None, start: int) -> Iterat
 
 def _reason(error: Exception) -> str:
     """The innermost reason, without the address (which may carry credentials)."""
+    if isinstance(error, ValueError):  # requests' words for it: MissingSchema, InvalidSchema, InvalidURL
+        return "it is no web address"
     while isinstance(error.__context__, Exception) and not isinstance(error, _Passing):
         error = error.__context__
     inner = getattr(error, "reason", None)

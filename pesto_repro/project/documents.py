@@ -78,6 +78,14 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return ".".join(str(p) if bare.fullmatch(str(p)) else json.dumps(p, ensure_ascii=False) for p in path)
 
 
+def at(document: Document, *path: str) -> Any:
+    """The value at *path* of *document*, or None if the path leads nowhere."""
+    value: Any = document
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``; did you mean "platforms"?`` or, if nothing known is close, nothing."""
     close = difflib.get_close_matches(word, sorted(known), n=1)

@@ -20,14 +20,14 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from pesto_repro.errors import Problem, ProjectError
-from pesto_repro.project.documents import Document, parse_toml
+from pesto_repro.project.documents import Document, at, parse_toml
 from pesto_repro.project.requirements import redact
 
 Read = Callable[[str], str | None]
@@ -141,19 +141,19 @@ class _Found:
         except ProjectError as error:
             self.problems += error.problems
             return
-        dependencies = _at(document, "project", "dependencies")
+        dependencies = at(document, "project", "dependencies")
         if isinstance(dependencies, list) and all(isinstance(each, str) for each in dependencies):
             for index, line in enumerate(dependencies):
                 self._require(PYPROJECT, f"project.dependencies.{index}", line, self.requires)
         elif dependencies is not None:
             self._problem(PYPROJECT, "project.dependencies", "must be an array of strings")
-        elif "dependencies" in (_at(document, "project", "dynamic") or []):
+        elif "dependencies" in _list(at(document, "project", "dynamic")):
             self._dynamic(document)
 
     def _dynamic(self, document: Document) -> None:
         """PEP 621: "dynamic" names what another file or the build backend says."""
-        files = _at(document, "tool", "setuptools", "dynamic", "dependencies", "file")
-        for name in [files] if isinstance(files, str) else files or []:
+        files = at(document, "tool", "setuptools", "dynamic", "dependencies", "file")
+        for name in [files] if isinstance(files, str) else _list(files):
             self.file(posixpath.normpath(str(name)), wanted_by=PYPROJECT)
         if not files and not any(
             self._read(name) is not None for name in (REQUIREMENTS, "setup.py", "setup.cfg")
@@ -258,12 +258,8 @@ class _Found:
             self._problem(file, "install_requires", f"{_UNREADABLE} ({why}); {_MEND}")
 
 
-def _at(document: Document, *path: str) -> Any:
-    """The value at *path* of *document*, or None."""
-    value: Any = document
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -294,7 +290,9 @@ def _named(line: str) -> str:
         address, _, marker = line.partition(" ;")
         return f"{_wheel_name(address)} @ {address}" + (f" ;{marker}" if marker else "")
     head = re.split("[@;]", line)[0].strip()
-    if head.startswith(".") or "/" in head or head.endswith((".whl", *_SDIST)):
+    if head.endswith(".whl"):
+        raise ValueError(f'"{line}" is a file: declare it in requirements.json with type pip')
+    if head.startswith(".") or "/" in head or head.endswith(_SDIST):
         raise ValueError(f'"{line}" is a local path: {_SOURCE} in requirements.json with type pip')
     return line
 

@@ -13,11 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from pesto_repro.errors import Problem, ProjectError
 from pesto_repro.project import files, service
-from pesto_repro.project.documents import Document, decode, did_you_mean, dotted, kind, parse_json, parse_toml
+from pesto_repro.project.documents import (
+    Document,
+    at,
+    decode,
+    did_you_mean,
+    dotted,
+    kind,
+    parse_json,
+    parse_toml,
+)
 from pesto_repro.project.model import Project, ProjectFile
 from pesto_repro.project.profiles import Layers, Merge, cascade, differences, origin
 from pesto_repro.project.pyrequires import PythonRequires, python_requires
@@ -48,9 +56,8 @@ def read_project(path: Path, profiles: Sequence[str] = (), merge: Merge | None =
     *merge*: the policy, instead of what image.toml says. Raises ProjectError with the Problems of all files.
     """
     build, root = _locate(path)
+    _check_profiles(profiles)
     reading = _Reading(root, tuple(profiles))
-    with reading.gathering():
-        reading.check_profiles()
     with reading.gathering():
         build, root = _root(build, root)
         reading.root = root
@@ -63,15 +70,10 @@ def read_project(path: Path, profiles: Sequence[str] = (), merge: Merge | None =
 
 def list_files(project: Project) -> tuple[ProjectFile, ...]:
     """The project's own files that go into the image, sorted by path parts. Raises ProjectError."""
-    found = {entry.path: entry for entry in _walk(project.root, "", _own_lockfiles(project))}
-    ignore_file = project.root / files.DOCKERIGNORE
-    text = (
-        decode(files.DOCKERIGNORE, _bytes(files.DOCKERIGNORE, ignore_file)) if ignore_file.is_file() else ""
-    )
-    chosen = [found[path] for path in files.select(found, text, _own_lockfiles(project))]
-    links = {
-        path: _relative(project.root, entry) for path, entry in found.items() if entry.target is not None
-    }
+    lockfiles = _own_lockfiles(project)
+    found = {entry.path: entry for entry in _walk(project.root, "", lockfiles)}
+    chosen = [found[path] for path in files.select(found, _dockerignore(project.root), lockfiles)]
+    links = {path: _relative(project.root, each) for path, each in found.items() if each.target is not None}
     problems = [problem for entry in chosen for problem in _file_problems(entry, links)]
     if problems:
         raise ProjectError(problems)
@@ -128,15 +130,6 @@ class _Reading:
     def gathering(self) -> _Gathering:
         """Problems raised inside are kept for later."""
         return _Gathering(self.problems)
-
-    def check_profiles(self) -> None:
-        """Raises ProjectError for a name that no file can have."""
-        bad = (profile for profile in self._profiles if not _PROFILE.fullmatch(profile))
-        problems = [
-            Problem("-p", "", f'"{each}" is not a profile: letters, digits, "_", "." and "-"') for each in bad
-        ]
-        if problems:
-            raise ProjectError(problems)
 
     def project(self, build: Path, merge: Merge | None) -> Project:
         """Raises ProjectError with everything that is wrong."""
@@ -278,6 +271,14 @@ def _checkable(documents: Mapping[str, Document], has_definitions: bool) -> Mapp
     return {name: each for name, each in documents.items() if name not in ("input_schema", "output_schema")}
 
 
+def _check_profiles(profiles: Sequence[str]) -> None:
+    """Raises ProjectError for a name that no file can have."""
+    bad = [profile for profile in profiles if not _PROFILE.fullmatch(profile)]
+    if bad:
+        message = 'is not a profile: letters, digits, "_", "." and "-"'
+        raise ProjectError(Problem("-p", "", f'"{profile}" {message}') for profile in bad)
+
+
 def _locate(path: Path) -> tuple[Path, Path]:
     """(build.json, the folder above its pesto/build) of *path*, what the user named."""
     path = Path(os.path.abspath(path))  # noqa: PTH100  # links in it stay as the user named them
@@ -332,14 +333,18 @@ def _build_problems(file: str, document: Document) -> Iterator[Problem]:
 
 def _policy(image: Layers) -> Merge:
     """``[profiles] merge`` of image.toml itself; what is no policy is a Problem of the settings."""
-    table = image[0][1].get("profiles") if image and image[0][0] == _IMAGE_TOML else None
-    return "deep" if isinstance(table, dict) and table.get("merge") == "deep" else "root"
+    base = next((document for file, document in image if file == _IMAGE_TOML), {})
+    return "deep" if at(base, "profiles", "merge") == "deep" else "root"
 
 
 def _names_base(image: Layers) -> bool:
     """Whether any of image.toml's files names a Debian base: even if another of its keys is wrong."""
-    tables: list[Any] = [document.get("base") for _, document in image]
-    return any(isinstance(table, dict) and "debian" in table for table in tables)
+    return any(at(document, "base", "debian") is not None for _, document in image)
+
+
+def _dockerignore(root: Path) -> str:
+    file = root / files.DOCKERIGNORE
+    return decode(files.DOCKERIGNORE, _bytes(files.DOCKERIGNORE, file)) if file.is_file() else ""
 
 
 def _walk(root: Path, folder: str, also: Sequence[str]) -> Iterator[ProjectFile]:
@@ -402,9 +407,10 @@ def _lock_folder(root: Path) -> Path:
     for folder in (root, *root.parents):
         file = folder / "pyproject.toml"
         if file.is_file():
-            table = parse_toml(_display(file, root), _bytes(_display(file, root), file)).get("tool", {})
-            if "lockfiles" in table.get("pesto-repro", {}):
-                return _named_folder(file, table["pesto-repro"]["lockfiles"])
+            name = _display(file, root)
+            value = at(parse_toml(name, _bytes(name, file)), "tool", "pesto-repro", "lockfiles")
+            if value is not None:
+                return _named_folder(file, value)
     return root / "lockfiles"
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from jsonschema import Draft6Validator
-from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.exceptions import ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -175,13 +175,9 @@ def _schema_slips(schema: Mapping[str, Any], *, strip: int = 0, flat: bool = Fal
 
 
 def _validation(error: ValidationError) -> _Slip:
-    """The place of *error* and its text, which jsonschema lets quote the whole value: cut to a bearable length.
-
-    Where several alternatives failed, the one that came closest tells.
-    """
-    best = best_match([error]) or error
-    message = str(best.message)
-    return tuple(best.absolute_path), message if len(message) <= _LONG else f"{message[:_LONG]}..."
+    """The place of *error* and its text, which quotes the whole value: cut to a bearable length."""
+    message = str(error.message)
+    return tuple(error.absolute_path), message if len(message) <= _LONG else f"{message[:_LONG]}..."
 
 
 def _references(schema: object, path: KeyPath, *, by_name: bool) -> Iterator[tuple[KeyPath, str]]:

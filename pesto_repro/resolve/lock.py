@@ -72,9 +72,17 @@ class Old:
 
     def pins(self, platform: str) -> PlatformLock | None:
         """What is pinned for *platform*, unless everything is to be renewed."""
-        if self.lock is None or self.everything:
-            return None
-        return next((each for each in self.lock.platforms if each.platform == platform), None)
+        return None if self.everything else self._locked(platform)
+
+    def seen(self, platform: str, packages: tuple[DebianPackage, ...]) -> tuple[DebianPackage, ...]:
+        """*packages*, those that were pinned before with the snapshot in which they were seen first."""
+        locked = self._locked(platform)
+        known = {(each.name, each.sha256): each for each in locked.debian} if locked else {}
+        return tuple(known.get((each.name, each.sha256), each) for each in packages)
+
+    def _locked(self, platform: str) -> PlatformLock | None:
+        platforms = self.lock.platforms if self.lock is not None else ()
+        return next((each for each in platforms if each.platform == platform), None)
 
 
 def lock_project(project: Project, platforms: tuple[str, ...], world: World, old: Old) -> Lock:
@@ -151,7 +159,8 @@ def _debian(
         keep=keep,
         upgrade=old.everything,
     )
-    return bases[architecture].packages, bases[architecture].python
+    base = bases[architecture]
+    return old.seen(platform, base.packages), base.python
 
 
 def _python(
