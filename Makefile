@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := dist/hello-service.oci.tar
 TEST_DEPS := docker-registry skopeo umoci podman buildah runc bubblewrap qemu-user uidmap gpgv pigz
+BENCH_DEPS := buildah mmdebstrap
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: help demo test test-deps lint bench clean
+.PHONY: help demo test test-deps lint bench bench-deps clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,7 +16,8 @@ help:
 	@echo "make test       run the tests (PYTEST_ARGS=... are passed on)"
 	@echo "make test-deps  install the programs that judge our images, from Debian (as root or with sudo)"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      compare the speed with a Dockerfile's"
+	@echo "make bench      compare the speed with a Dockerfile's (BENCH_ARGS=--write keeps the result)"
+	@echo "make bench-deps install what the comparison needs, from Debian (as root or with sudo)"
 	@echo "make clean      remove what was made here"
 
 $(VENV)/.made: scripts/venv.sh
@@ -45,11 +48,13 @@ demo: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-deps:
+test-deps: PACKAGES := $(TEST_DEPS)
+bench-deps: PACKAGES := $(BENCH_DEPS)
+test-deps bench-deps:
 	@set -e; \
 	if [ "$$(id -u)" = 0 ]; then root=; else root=sudo; fi; \
 	missing=; \
-	for package in $(TEST_DEPS); do \
+	for package in $(PACKAGES); do \
 	    dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
 	done; \
 	if [ -n "$$missing" ]; then \
@@ -63,7 +68,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

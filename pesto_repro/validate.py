@@ -9,45 +9,60 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
-from pesto_repro.build.compress import decompressed
-from pesto_repro.digest import Digest, chunks, hash_stream
+from pesto_repro.build.compress import as_stream, decompressed
+from pesto_repro.digest import CHUNK, Digest, chunks, hash_stream
 from pesto_repro.errors import ImageError, PestoError
 from pesto_repro.oci import MEDIA_TYPES, MediaType
 
 _COMPRESSION = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _TAR_KINDS = {tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE}
+_Found = Generator[str, None, dict[str, Any] | None]
 
 
 def validate(path: Path) -> None:
     """Check the archive or layout at *path*. Raises ImageError that lists every violation."""
-    if path.is_dir():
-        violations = list(_Image(lambda name: (path / name).open("rb")).violations())
-    else:
-        with tarfile.open(path, "r:") as archive:
-            violations = list(_Image(lambda name: _member(archive, name)).violations())
+    try:
+        if path.is_dir():
+            violations = list(_Image(lambda name: (path / name).open("rb")).violations())
+        else:
+            with tarfile.open(path, "r:") as archive:
+                violations = list(_Image(lambda name: _member(archive, name)).violations())
+    except (tarfile.TarError, OSError) as error:
+        raise ImageError([f"{path} cannot be read: {error}"]) from None
     if violations:
         raise ImageError(violations)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> BinaryIO:
     try:
-        return cast(BinaryIO, archive.extractfile(name))
+        stream = archive.extractfile(name)
     except KeyError:
-        raise FileNotFoundError(name) from None
+        stream = None
+    if stream is None:
+        raise FileNotFoundError(name)
+    return cast(BinaryIO, stream)
 
 
 @dataclass
 class _Image:
     open: Callable[[str], BinaryIO]
-    seen: set[str] = field(default_factory=set)
+    seen: set[tuple[str, str | None]] = field(default_factory=set)
 
     def violations(self) -> Iterator[str]:
+        """Every violation; a document that lacks what it must have, or is none, ends the search."""
+        try:
+            yield from self._layout()
+        except FileNotFoundError as error:
+            yield f"{error.filename or error} is missing"
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            yield f"a document is not what the image-spec says: {type(error).__name__}: {error}"
+
+    def _layout(self) -> Iterator[str]:
         """image-layout.md: oci-layout and index.json must exist."""
         layout = self._json("oci-layout")
         if layout.get("imageLayoutVersion") != "1.0.0":
@@ -59,8 +74,9 @@ class _Image:
             yield from self._root(entry)
 
     def _root(self, entry: dict[str, Any]) -> Iterator[str]:
-        yield from self._blob(entry, "index.json")
-        document = self._json(_path(entry))
+        document = yield from self._document(entry, "index.json")
+        if document is None:
+            return
         if entry["mediaType"] == MediaType.MANIFEST:
             yield from self._manifest(document, _path(entry))
         elif entry["mediaType"] == MediaType.INDEX:
@@ -71,55 +87,59 @@ class _Image:
     def _index(self, index: dict[str, Any]) -> Iterator[str]:
         """image-index.md: each manifest names its platform; here the config must agree."""
         for entry in index["manifests"]:
-            yield from self._blob(entry, "the index")
-            manifest = self._json(_path(entry))
-            yield from self._manifest(manifest, _path(entry))
-            config = self._json(_path(manifest["config"]))
-            if any(config.get(key) != value for key, value in entry["platform"].items()):
+            manifest = yield from self._document(entry, "the index")
+            if manifest is None:
+                continue
+            config = yield from self._manifest(manifest, _path(entry))
+            if config is not None and any(config.get(key) != value for key, value in entry["platform"].items()):
                 yield f"the index: {entry['platform']} is not what the config says"
 
-    def _manifest(self, manifest: dict[str, Any], where: str) -> Iterator[str]:
+    def _manifest(self, manifest: dict[str, Any], where: str) -> _Found:
         """manifest.md, config.md: as many diff_ids and history entries as layers, in the same order."""
         if manifest.get("schemaVersion") != 2 or manifest.get("mediaType") != MediaType.MANIFEST:
             yield f"{where}: schemaVersion or mediaType is wrong"
-        yield from self._blob(manifest["config"], where)
-        config = self._json(_path(manifest["config"]))
-        diff_ids, layers = config["rootfs"]["diff_ids"], manifest["layers"]
-        history = [each for each in config.get("history", []) if not each.get("empty_layer")]
-        if not len(diff_ids) == len(layers) == len(history):
-            yield f"{where}: {len(layers)} layers, {len(diff_ids)} diff_ids, {len(history)} history entries"
-        for layer, diff_id in zip(layers, diff_ids, strict=False):
-            yield from self._blob(layer, where)
-            yield from self._layer(layer, diff_id)
+        config = yield from self._document(manifest["config"], where)
+        diff_ids: list[str | None] = [None] * len(manifest["layers"])
+        if config is not None:
+            diff_ids = config["rootfs"]["diff_ids"]
+            history = [each for each in config.get("history", []) if not each.get("empty_layer")]
+            if not len(diff_ids) == len(manifest["layers"]) == len(history):
+                counts = f"{len(diff_ids)} diff_ids, {len(history)} history entries"
+                yield f"{where}: {len(manifest['layers'])} layers, {counts}"
+        for layer, diff_id in zip(manifest["layers"], diff_ids, strict=False):
+            if (yield from self._blob(layer, where)):
+                yield from self._layer(layer, diff_id)
+        return config
 
-    def _blob(self, descriptor: dict[str, Any], where: str) -> Iterator[str]:
-        """descriptor.md: digest and size are those of the content."""
+    def _document(self, descriptor: dict[str, Any], where: str) -> _Found:
+        """The JSON document that *descriptor* describes; None if its bytes are not those."""
+        return self._json(_path(descriptor)) if (yield from self._blob(descriptor, where)) else None
+
+    def _blob(self, descriptor: dict[str, Any], where: str) -> Generator[str, None, bool]:
+        """descriptor.md: digest and size are those of the content. Are they?"""
         try:
             with self.open(_path(descriptor)) as stream:
                 digest, size = hash_stream(stream)
         except FileNotFoundError:
             yield f"{where}: {descriptor['digest']} is missing"
-            return
+            return False
         if str(digest) != descriptor["digest"]:
             yield f"{where}: {descriptor['digest']} has the digest {digest}"
         if size != descriptor["size"]:
             yield f"{where}: {descriptor['digest']} has {size} bytes, not {descriptor['size']}"
+        return bool(descriptor["digest"] == str(digest))
 
-    def _layer(self, layer: dict[str, Any], diff_id: str) -> Iterator[str]:
+    def _layer(self, layer: dict[str, Any], diff_id: str | None) -> Iterator[str]:
         digest, compression = layer["digest"], _COMPRESSION.get(layer["mediaType"])
-        if digest in self.seen or compression is None:
-            if compression is None:
-                yield f"{digest}: {layer['mediaType']} is not a layer"
-            return
-        self.seen.add(digest)
-        try:
-            with self.open(_path(layer)) as stream, closing(_Tar(stream, compression)) as tar:
-                yield from (f"{digest}: {each}" for each in _entries(tar))
-                tar.drain()
-                if str(tar.digest) != diff_id:
-                    yield f"{digest}: the tar has the digest {tar.digest}, the config says {diff_id}"
-        except (PestoError, tarfile.TarError, FileNotFoundError) as error:
-            yield f"{digest}: {error}"
+        if compression is None:
+            yield f"{digest}: {layer['mediaType']} is not a layer"
+        elif (digest, diff_id) not in self.seen:
+            self.seen.add((digest, diff_id))
+            try:
+                with self.open(_path(layer)) as stream:
+                    yield from (f"{digest}: {each}" for each in _tar(stream, compression, diff_id))
+            except (PestoError, tarfile.TarError) as error:
+                yield f"{digest}: {error}"
 
     def _json(self, name: str) -> dict[str, Any]:
         with self.open(name) as stream:
@@ -127,41 +147,29 @@ class _Image:
             return found
 
 
-class _Tar:
-    """The tar inside a layer as a stream that hashes what is read of it."""
+def _tar(blob: BinaryIO, compression: str, diff_id: str | None) -> Iterator[str]:
+    """config.md, "rootfs": a diff_id is the digest of the uncompressed tar."""
+    state = hashlib.sha256()
 
-    def __init__(self, stream: BinaryIO, compression: str) -> None:
-        self._pieces, self._rest = decompressed(chunks(stream), compression), b""
-        self._state = hashlib.sha256()
+    def hashed() -> Iterator[bytes]:
+        for piece in decompressed(chunks(blob), compression):
+            state.update(piece)
+            yield piece
 
-    def read(self, size: int) -> bytes:
-        found = [self._rest]
-        have = len(self._rest)
-        while have < size and (piece := next(self._pieces, None)) is not None:
-            found.append(piece)
-            have += len(piece)
-        joined = b"".join(found)
-        self._rest, result = joined[size:], joined[:size]
-        self._state.update(result)
-        return result
-
-    def drain(self) -> None:
-        while self.read(1 << 20):
+    with as_stream(hashed()) as tar:
+        yield from _entries(tar)
+        while tar.read(CHUNK):
             pass
-
-    def close(self) -> None:
-        self._rest = b""
-
-    @property
-    def digest(self) -> Digest:
-        return Digest(self._state.hexdigest())
+    actual = str(Digest(state.hexdigest()))
+    if diff_id is not None and actual != diff_id:
+        yield f"the tar has the digest {actual}, the config says {diff_id}"
 
 
-def _entries(tar: _Tar) -> Iterator[str]:
+def _entries(tar: IO[bytes]) -> Iterator[str]:
     """layer.md: paths are relative and clean; ours are sorted, unique, and have their parents before them."""
     last: tuple[str, ...] = ()
     known: dict[tuple[str, ...], bytes] = {(): tarfile.DIRTYPE}
-    with tarfile.open(fileobj=cast(BinaryIO, tar), mode="r|", tarinfo=tarfile.TarInfo) as archive:
+    with tarfile.open(fileobj=tar, mode="r|") as archive:
         for info in archive:
             parts = tuple(info.name.split("/"))
             if any(part in ("", ".", "..") for part in parts):

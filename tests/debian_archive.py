@@ -6,7 +6,7 @@ import gzip
 import io
 import lzma
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from pesto_repro.store import Store
 
 POCKETS = ("", "-updates", "-security")
 DATE = "Sat, 12 Sep 2026 07:55:41 UTC"
-PACK = {
+PACK: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
     ".gz": gzip.compress,
     ".xz": lzma.compress,
@@ -121,11 +121,13 @@ class Archive:
     """Suites below *root*, signed with a key of its own."""
 
     root: Path
-    secret: pysequoia.Tsk = field(default_factory=lambda: pysequoia.Tsk.generate("An archive <archive@example.org>"))
+    secret: pysequoia.Tsk = field(
+        default_factory=lambda: pysequoia.Tsk.generate("An archive <archive@example.org>")
+    )
 
     @property
     def keys(self) -> tuple[pysequoia.Cert, ...]:
-        return (self.secret.certificate,)
+        return (self.secret.extract_certificate(),)
 
     @property
     def mirrors(self) -> Mirrors:

@@ -46,7 +46,7 @@ FILE_ACTIONS = set(
     "mkdir unlink touch cwd home readlink".split()
 )
 """What touches files is only for the readers. A Path as a value is fine anywhere."""
-READERS = {"project.reader", "project.files"}
+READERS = {"project.reader"}
 CLOCK = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 ENVIRONMENT = {"environ", "getenv", "environb"}
 

@@ -181,6 +181,8 @@ def test_setup_cfg(value: str) -> None:
         "from pathlib import Path\nHERE = Path(__file__).parent\nsetup(install_requires=(HERE / "
         "'requirements.txt').read_text().splitlines())",
         "from pathlib import Path\nsetup(install_requires=Path('requirements.txt').read_text().splitlines())",
+        "from pathlib import Path\nsetup(install_requires=Path(__file__).with_name('requirements.txt')"
+        ".read_text(encoding='utf-8').splitlines())",
     ],
 )
 def test_setup_py_that_can_be_read(source: str) -> None:

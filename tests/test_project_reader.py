@@ -245,7 +245,7 @@ def test_base_stands_in_for_the_base_image(make: Make) -> None:
 
 
 def test_own_files(make: Make) -> None:
-    """Sorted by parts, with executable bit and size; configuration, secrets, what .dockerignore names stay out."""
+    """Sorted by parts, with executable bit and size; without secrets and what .dockerignore names."""
     root = make(
         {
             ".dockerignore": "*.md\n",

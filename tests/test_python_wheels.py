@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import posixpath
 import stat
 import subprocess
 import sys
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterable
@@ -36,38 +38,62 @@ SCRIPT = b"#!python\nprint('hello')\n"
 ODD: dict[str, tuple[str, dict[str, bytes], dict[str, object]]] = {
     "plain": ("plain-1.0-py3-none-any.whl", {"plain/__init__.py": b"x = 1\n", "plain/empty.txt": b""}, {}),
     "data": (
-        "data_dirs-1.0-py3-none-any.whl",
+        "datadirs-1.0-py3-none-any.whl",
         {
-            "data_dirs-1.0.data/scripts/tool": SCRIPT,
-            "data_dirs-1.0.data/scripts/shell": b"#!/bin/sh\nexit 0\n",
-            "data_dirs-1.0.data/data/share/doc/readme": b"#!python\nnot a script\n",
-            "data_dirs-1.0.data/purelib/pure.py": b"",
-            "data_dirs-1.0.data/platlib/plat.py": b"",
-            "data_dirs-1.0.data/headers/data_dirs.h": b"int x;\n",
+            "datadirs-1.0.data/scripts/tool": SCRIPT,
+            "datadirs-1.0.data/scripts/shell": b"#!/bin/sh\nexit 0\n",
+            "datadirs-1.0.data/data/share/doc/readme": b"#!python\nnot a script\n",
+            "datadirs-1.0.data/purelib/pure.py": b"",
+            "datadirs-1.0.data/platlib/plat.py": b"",
+            "datadirs-1.0.data/headers/datadirs.h": b"int x;\n",
         },
-        {"executables": ["data_dirs-1.0.data/scripts/tool"]},
+        {"executables": ["datadirs-1.0.data/scripts/tool"]},
     ),
     "entry points": (
         "entry-1.0-py3-none-any.whl",
         {
             "entry.py": b"class A:\n    @staticmethod\n    def main(): return 0\n",
             "entry-1.0.dist-info/entry_points.txt": (
-                b"[console_scripts]\nentry = entry:A.main\n[gui_scripts]\nentry-gui = entry:A\n[other]\nx = entry\n"
+                b"[console_scripts]\nentry = entry:A.main\n"
+                b"[gui_scripts]\nentry-gui = entry:A\n[other]\nx = entry\n"
             ),
         },
         {},
     ),
-    "absent in RECORD": ("absent-1.0-py3-none-any.whl", {"absent.py": b"", "new.py": b"n"}, {"record": "absent.py,,\n"}),
+    "absent in RECORD": (
+        "absent-1.0-py3-none-any.whl",
+        {"absent.py": b"", "new.py": b"n"},
+        {"record": "absent.py,,\n"},
+    ),
     "RECORD names more": (
         "more-1.0-py3-none-any.whl",
         {"more.py": b""},
-        {"record": "more.py,,\ngone.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\nmore-1.0.dist-info/RECORD,,\n"},
+        {
+            "record": "more.py,,\ngone.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
+            "more-1.0.dist-info/RECORD,,\n"
+        },
     ),
     "build tag": ("built-1.0-7local-py3-none-any.whl", {"built.py": b"b"}, {}),
-    "upper case": ("Upper_Case.Name-1.0-py3-none-any.whl", {"upper.py": b""}, {"dist_info": "Upper_Case.Name-1.0.dist-info"}),
-    "other spelling": ("Odd_Name-1.0-py3-none-any.whl", {"odd.py": b""}, {"dist_info": "odd_name-1.0.dist-info"}),
-    "comma": ("comma-1.0-py3-none-any.whl", {'comma/a,"b.txt': b"c"}, {"record": "comma-1.0.dist-info/RECORD,,\n"}),
-    "executable": ("exe-1.0-py3-none-any.whl", {"exe/run.sh": b"#!/bin/sh\n"}, {"executables": ["exe/run.sh"]}),
+    "upper case": (
+        "Upper_Case.Name-1.0-py3-none-any.whl",
+        {"upper.py": b""},
+        {"dist_info": "Upper_Case.Name-1.0.dist-info"},
+    ),
+    "other spelling": (
+        "Odd_Name-1.0-py3-none-any.whl",
+        {"odd.py": b""},
+        {"dist_info": "odd_name-1.0.dist-info"},
+    ),
+    "comma": (
+        "comma-1.0-py3-none-any.whl",
+        {'comma/a,"b.txt': b"c"},
+        {"record": "comma-1.0.dist-info/RECORD,,\n"},
+    ),
+    "executable": (
+        "exe-1.0-py3-none-any.whl",
+        {"exe/run.sh": b"#!/bin/sh\n"},
+        {"executables": ["exe/run.sh"]},
+    ),
 }
 PIP_ADDS_UNRECORDED = {"absent in RECORD", "RECORD names more", "comma"}
 """pip leaves RECORD as the wheel has it where that is wrong; installer puts it right, and so do we."""
@@ -127,7 +153,16 @@ def by_installer(wheel: Path, root: Path) -> Tree:
 def by_pip(wheel: Path, root: Path) -> Tree:
     """What pip adds to a real virtual environment."""
     before = files(environment(root))
-    command = [sys.executable, "-m", "pip", "--python", f"{root}/bin/python", "install", "--quiet", "--no-compile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        f"{root}/bin/python",
+        "install",
+        "--quiet",
+        "--no-compile",
+    ]
     subprocess.run([*command, "--no-deps", "--no-index", "--disable-pip-version-check", wheel], check=True)
     return {path: value for path, value in files(root).items() if path not in before}
 
@@ -175,7 +210,9 @@ def test_odd_wheels_end_up_as_pip_puts_them(odd: tuple[str, Path], tmp_path: Pat
     root = tmp_path / "venv"
     expected, actual = by_pip(odd[1], root), made(odd[1], python=f"{root}/bin/python")
     assert without_marks(without_record(expected)) == without_marks(without_record(actual))
-    assert {path for path in expected if path.startswith("bin/")} == {p for p in actual if p.startswith("bin/")}
+    assert {path for path in expected if path.startswith("bin/")} == {
+        p for p in actual if p.startswith("bin/")
+    }
     if odd[0] not in PIP_ADDS_UNRECORDED:
         assert without_marked_lines(record(expected)) == without_marked_lines(record(actual))
 
@@ -185,13 +222,16 @@ def test_a_real_wheel_ends_up_as_installer_and_pip_put_it(runtime_wheel: Path, t
     """The runtime's own wheel, with console scripts and much data."""
     ours = made(runtime_wheel, python=f"{tmp_path}/a/bin/python")
     assert without_record(by_installer(runtime_wheel, tmp_path / "a")) == without_record(ours)
-    expected, actual = by_pip(runtime_wheel, tmp_path / "b"), made(runtime_wheel, python=f"{tmp_path}/b/bin/python")
+    expected, actual = (
+        by_pip(runtime_wheel, tmp_path / "b"),
+        made(runtime_wheel, python=f"{tmp_path}/b/bin/python"),
+    )
     assert {path for path in expected if not written_by_pip(path)} == {
         path for path in actual if not written_by_pip(path)
     }
-    assert {p: v for p, v in without_record(expected).items() if p.startswith(SITE) and not written_by_pip(p)} == {
-        p: v for p, v in without_record(actual).items() if p.startswith(SITE) and not written_by_pip(p)
-    }
+    assert {
+        p: v for p, v in without_record(expected).items() if p.startswith(SITE) and not written_by_pip(p)
+    } == {p: v for p, v in without_record(actual).items() if p.startswith(SITE) and not written_by_pip(p)}
 
 
 def test_of_two_dist_infos_the_one_of_the_file_name_counts(tmp_path: Path) -> None:
@@ -233,7 +273,9 @@ def test_what_the_wheel_vouches_for_is_not_hashed_again(tmp_path: Path) -> None:
 
 def hostile(path: Path) -> Path:
     """A wheel with everything that must be refused."""
-    make_wheel(path.parent, path.name, {"ok.py": b"", "bad-1.0.data/stray": b"", "bad-1.0.data/nowhere/x": b""})
+    make_wheel(
+        path.parent, path.name, {"ok.py": b"", "bad-1.0.data/stray": b"", "bad-1.0.data/nowhere/x": b""}
+    )
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     device = zipfile.ZipInfo("device")
@@ -272,7 +314,12 @@ def test_everything_unsafe_is_told_at_once(tmp_path: Path) -> None:
     ("filename", "members", "options", "message"),
     [
         ("a-1.0-py3-none-any.whl", {}, {"dist_info": "b-1.0.dist-info"}, "{} has no a-1.0.dist-info"),
-        ("a-1.0-py3-none-any.whl", {}, {"record": "one,two\n"}, "{} cannot be installed: Row Index 0: expected 3 elements, got 2"),
+        (
+            "a-1.0-py3-none-any.whl",
+            {},
+            {"record": "one,two\n"},
+            "{} cannot be installed: Row Index 0: expected 3 elements, got 2",
+        ),
         (
             "a-1.0-py3-none-any.whl",
             {"a-1.0.dist-info/entry_points.txt": b"[console_scripts]\na = nothing\n"},
@@ -302,20 +349,22 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
 
 @given(
     st.dictionaries(
-        st.lists(st.text("abc", min_size=1, max_size=2), min_size=1, max_size=3).map(lambda parts: "/".join(parts) + ".py"),
+        st.lists(st.text("abc", min_size=1, max_size=2), min_size=1, max_size=3).map(
+            lambda parts: "/".join(parts) + ".py"
+        ),
         st.binary(max_size=40),
         max_size=6,
     )
 )
 def test_nothing_of_a_wheel_is_lost(members: dict[str, bytes]) -> None:
     """Every file of a wheel is in the site directory with its bytes, and in RECORD with their size."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         tree = made(make_wheel(Path(folder), "law-1.0-py3-none-any.whl", members))
     sizes = {line[0]: line[2] for line in record(tree)}
     assert members == {path: tree[f"{SITE}/{path}"][0] for path in members}
-    assert {path: str(len(content)) for path, content in members.items()} == {path: sizes[path] for path in members}
+    assert {path: str(len(content)) for path, content in members.items()} == {
+        path: sizes[path] for path in members
+    }
     assert {f"{SITE}/{path}" for path in sizes} == tree.keys()
 
 
@@ -335,7 +384,7 @@ def test_the_skeleton_is_what_venv_leaves(tmp_path: Path) -> None:
     with ExitStack() as stack:
         found = {
             each.path.removeprefix("opt/venv/"): each
-            for each in venv.entries(Step("venv", "v", "python", params), lambda _: open("/dev/null", "rb"), stack)  # noqa: PTH123,SIM115
+            for each in venv.entries(Step("venv", "v", "python", params), lambda _: io.BytesIO(), stack)
         }
     assert ["bin/python", "bin/python3", f"bin/{MINOR}", "include", "lib64", SITE, "pyvenv.cfg"] == sorted(
         found, key=lambda path: (path == "pyvenv.cfg", path == SITE, path)
@@ -343,6 +392,7 @@ def test_the_skeleton_is_what_venv_leaves(tmp_path: Path) -> None:
     assert all((real / path).exists() for path in found)
     assert "lib" == found["lib64"].target == str((real / "lib64").readlink())
     assert "/usr/bin/python3" == found["bin/python"].target
-    assert f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n".encode() == content(
-        found["pyvenv.cfg"]
+    assert (
+        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n".encode()
+        == content(found["pyvenv.cfg"])
     )

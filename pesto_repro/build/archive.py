@@ -33,7 +33,7 @@ _DECOMPRESSORS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
     ".tar.gz": lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream)),
     ".tgz": lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream)),
     ".tar.xz": lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream)),  # noqa: SIM115  # the caller closes it
-    ".tar.bz2": lambda stream: cast("IO[bytes]", bz2.BZ2File(stream)),  # noqa: SIM115  # the caller closes it
+    ".tar.bz2": lambda stream: cast("IO[bytes]", bz2.BZ2File(stream)),
     ".tar.zst": unzstd,
 }
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, lzma.LZMAError, zlib.error, BuildError)

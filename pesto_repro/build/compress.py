@@ -20,7 +20,8 @@ from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import BuildError
 
 PIECE = 256 << 10
-_MORSEL = 4 << 10
+_MORSEL = 512
+"""Of zstd, 4 bytes may be a block of 128 KiB: RFC 8878, 3.1.1.2, "RLE_Block"."""
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"

@@ -141,6 +141,7 @@ class _Window(io.RawIOBase):
 
 def _parts(stream: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
     """The members of the ar archive by name."""
+    total = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     if stream.read(len(_MAGIC)) != _MAGIC:
         raise _Malformed("it is no ar archive")
@@ -149,6 +150,8 @@ def _parts(stream: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
         if len(header) < _HEADER or header[58:] != b"`\n" or not header[48:58].strip().isdigit():
             raise _Malformed("a header of its ar archive is broken")
         start, size = stream.tell(), int(header[48:58])
+        if start + size > total:
+            raise _Malformed("it is cut off")
         yield header[:16].decode("ascii").rstrip(" /"), cast("BinaryIO", _Window(stream, start, size))
         stream.seek(start + size + size % 2)
 
@@ -190,10 +193,28 @@ def _data(packed: IO[bytes], scratch: IO[bytes], keep: Callable[[str], bool]) ->
             if kept:
                 _copy(cast("IO[bytes]", tar.extractfile(info)), scratch, info.size)
             size = info.size if kind == "file" else 0
-            target = info.linkname if kind == "symlink" else _clean(info.linkname)
             yield Member(
-                path, kind, info.mode, info.uid, info.gid, size, target, scratch if kept else None, offset
+                path,
+                kind,
+                info.mode,
+                info.uid,
+                info.gid,
+                size,
+                _target(info),
+                scratch if kept else None,
+                offset,
             )
+        _drain(packed)
+
+
+def _target(info: tarfile.TarInfo) -> str:
+    return _clean(info.linkname) if info.islnk() else info.linkname
+
+
+def _drain(packed: IO[bytes]) -> None:
+    """Read what follows the tar, so that the checksum at the end of the packed stream is looked at."""
+    while packed.read(CHUNK):
+        pass
 
 
 def _copy(content: IO[bytes], scratch: IO[bytes], size: int) -> None:

@@ -1,7 +1,7 @@
 """Maker "venv": the skeleton of a virtual environment, whose interpreter is the base's.
 
-What ``python -m venv --without-pip --symlinks`` leaves, without activation scripts, prompt and commands, which say
-where and how it was made (PEP 405).
+What ``python -m venv --without-pip --symlinks`` leaves, without activation scripts, prompt and commands,
+which say where and how it was made (PEP 405).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Maker "wheels": a group of wheels -> the files that installing them leaves, without a file system.
 
-``installer`` decides what goes where (PEP 427, "Installing a wheel"); its source and destination are ours, so that
-contents stay in the zip until the layer's writer asks for them. The result is what installer and pip put into a
-virtual environment, with these rules for odd wheels:
+``installer`` decides what goes where (PEP 427, "Installing a wheel"); its source and destination are ours, so
+that contents stay in the zip until the layer's writer asks for them. The result is what installer and pip put
+into a virtual environment, with these rules for odd wheels:
 
 * of several ``.dist-info`` (or ``.data``) directories, the one that matches the file name counts;
 * what ``RECORD`` names and the wheel lacks is left out of it, what it does not name is added;
-* ``__pycache__`` is left out, as installer and uv do: nobody vouches that it belongs to the sources beside it;
+* ``__pycache__`` is left out, as installer does: nobody vouches that it belongs to the sources beside it;
 * an entry point wins over a file of the same name in ``.data/scripts``, as with pip;
 * members that escape, links, devices, duplicates and encrypted members: BuildError, all in one list.
 
@@ -107,7 +107,7 @@ class Place:
 
 
 def installed(name: str, stream: BinaryIO, place: Place, stack: ExitStack) -> list[Entry]:
-    """The files that installing the wheel *name* leaves at *place*. Raises BuildError if it is no sound wheel."""
+    """The files that installing the wheel *name* leaves at *place*. BuildError if it is no sound wheel."""
     try:
         source = Wheel(name, stack.enter_context(zipfile.ZipFile(stream)))
         source.check()
@@ -119,7 +119,7 @@ def installed(name: str, stream: BinaryIO, place: Place, stack: ExitStack) -> li
 
 
 class Member(io.RawIOBase):
-    """A file of a wheel that is opened when it is first read; *hash* is what the wheel's RECORD says of it."""
+    """A file of a wheel that is opened only when it is wanted; *hash* is what RECORD says of it."""
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, hash_: Hash | None) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Wheel(WheelSource):
         return {row[0]: row for row in parse_record_file(lines)}
 
     def _own(self, suffix: str) -> str | None:
-        """The top directory with *suffix*: the only one, else the one that has the wheel's name and version."""
+        """The top directory with *suffix*: the only one, else the one of the wheel's name and version."""
         tops = {each.filename.partition("/")[0] for each in self._files if "/" in each.filename}
         found = sorted(top for top in tops if top.endswith(suffix))
         if len(found) > 1:
@@ -232,12 +232,14 @@ class Wheel(WheelSource):
 
     def _duplicates(self) -> Iterator[str]:
         counted = Counter(each.filename for each in self._files)
-        yield from (f"{path!r} is there {times} times" for path, times in sorted(counted.items()) if times > 1)
+        yield from (
+            f"{path!r} is there {times} times" for path, times in sorted(counted.items()) if times > 1
+        )
         parents = {parent for path in counted for parent in _parents(path)}
         yield from (f"{path!r} is both a file and a directory" for path in sorted(parents & counted.keys()))
 
     def _misplaced(self) -> Iterator[str]:
-        """PEP 427: "each subdirectory of distribution-1.0.data/ is a key into a dict of destination directories"."""
+        """PEP 427: "Each subdirectory ... is a key into a dict of destination directories"."""
         for info in self._files:
             top, _, rest = info.filename.partition("/")
             scheme, _, path = rest.partition("/")
@@ -262,9 +264,7 @@ class Destination(WheelDestination):
         name, content = Script(name, module, attr, section).generate(self._place.python, "posix")
         return self._put_data(Scheme("scripts"), name, content, executable=True)
 
-    def write_file(
-        self, scheme: Scheme, path: object, stream: BinaryIO, is_executable: bool
-    ) -> RecordEntry:
+    def write_file(self, scheme: Scheme, path: object, stream: BinaryIO, is_executable: bool) -> RecordEntry:
         """A file as it is, or a script whose first line names no interpreter yet."""
         name = str(path)
         if not isinstance(stream, Member):
@@ -277,7 +277,7 @@ class Destination(WheelDestination):
     def finalize_installation(
         self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
     ) -> None:
-        """PEP 376: RECORD has one line for each installed file, relative to the site directory where it can be."""
+        """PEP 376: RECORD has one line for each installed file, relative to the site directory."""
         with construct_record_file(records, self._prefix) as stream:
             self._put_data(scheme, record_file_path, stream.read(), executable=False)
 
@@ -309,12 +309,12 @@ def _key(stem: str) -> tuple[str, str]:
 
 
 def _parents(path: str) -> Iterator[str]:
-    while path := posixpath.dirname(path):
-        yield path
+    parts = path.split("/")
+    yield from ("/".join(parts[:number]) for number in range(1, len(parts)))
 
 
 def _unsafe(info: zipfile.ZipInfo) -> str | None:
-    """Why *info* must not be installed. APPNOTE 4.4.17.1: no drive, no leading slash, forward slashes only."""
+    """Why *info* must not be installed. APPNOTE 4.4.17.1: no drive, no leading slash, no backslash."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     parts = info.filename.rstrip("/").split("/")
     if info.filename.startswith("/") or re.match(r"[A-Za-z]:", info.filename) or "\\" in info.filename:
@@ -336,7 +336,7 @@ def _trusted_hash(row: tuple[str, str, str], size: int) -> Hash | None:
 
 
 def _needs_shebang(member: Member) -> bool:
-    """PEP 427: "In wheel, scripts are packaged ... with a first line that starts with exactly b'#!python'"."""
+    """PEP 427: "the first line ... must start with exactly b'#!python'" to be rewritten."""
     with member.opener() as stream:
         return stream.read(len(_SHEBANG)) == _SHEBANG
 

@@ -1,11 +1,13 @@
-"""Where Python packages lie, out of uv's and pip's usual configuration: one value, for resolving and downloading.
+"""Where Python packages lie, by uv's and pip's usual configuration: one value, to resolve and to download.
 
-Precedence is that of uv and pip: environment, then the project (image.toml, options in its requirements files, its
-uv.toml or ``[tool.uv]``), then the user, then the system. pip's configuration counts where uv's says nothing at all.
-A nearer place decides the main index; additional indexes and find-links add up, nearer ones first.
+Precedence is that of uv and pip: environment, then the project (image.toml, options in its requirements
+files, its uv.toml or ``[tool.uv]``), then the user, then the system. pip's configuration counts where uv's
+says nothing at all. A nearer place decides the main index; additional indexes and find-links add up, nearer
+ones first.
 
-uv is then run without configuration files of its own and gets this value. So only *where* packages lie is taken from a
-configuration, never which version is chosen: that is the project's to say, and the lock's to record.
+uv is then run without configuration files of its own and gets this value. So only *where* packages lie is
+taken from a configuration, never which version is chosen: that is the project's to say, and the lock's to
+record.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ PASSED_ON = (
     "SSL_CERT_FILE SSL_CERT_DIR SSL_CLIENT_CERT UV_CACHE_DIR UV_NO_CACHE UV_HTTP_TIMEOUT UV_HTTP_RETRIES "
     "UV_CONCURRENT_DOWNLOADS UV_NATIVE_TLS UV_SYSTEM_CERTS UV_INSECURE_HOST UV_OFFLINE"
 ).split()
-"""What uv may know of the environment: how to reach the network and where its cache is, not what to choose."""
+"""What uv may know of the environment: how to reach the network and its cache, not what to choose."""
 
 _TRUE = frozenset(["1", "true", "yes", "on", "y", "t"])
 
@@ -68,8 +70,8 @@ def indexes_from_environment(
 ) -> tuple[Indexes, dict[str, str]]:
     """The one effective :class:`Indexes`, and the environment for uv (without any index).
 
-    *index_url* and *find_links* are image.toml's, *requirement_options* lines such as ``--extra-index-url URL`` of
-    requirements files. Raises PestoError for a configuration file that cannot be read.
+    *index_url* and *find_links* are image.toml's, *requirement_options* lines such as ``--extra-index-url
+    URL`` of requirements files. Raises PestoError for a configuration file that cannot be read.
     """
     declared = Places(main=index_url, find_links=_located(find_links, project_root))
     written = _requirement_options(requirement_options, env, project_root)
@@ -81,7 +83,11 @@ def indexes_from_environment(
         certificates = certificates or options.get("cert")
     main = _first(each.main for each in (nearest, declared, written, *files))
     merged = _merge([nearest, declared, written, *files])
-    name = "project" if main is not None and nearest.main is None and main in (index_url, written.main) else "default"
+    name = (
+        "project"
+        if main is not None and nearest.main is None and main in (index_url, written.main)
+        else "default"
+    )
     cert = Path(certificates) if certificates else None
     passed = {key: env[key] for key in PASSED_ON if key in env} | {"HOME": str(home)}
     return _effective(merged, name, cert, env), passed
@@ -124,7 +130,7 @@ def _strategy(text: str | None) -> Strategy:
 
 
 def _with_variables(index: Index, env: Mapping[str, str]) -> Index:
-    """uv: "UV_INDEX_<name>_USERNAME", the name in capitals, "with any non-alphanumeric characters replaced by _"."""
+    """uv: UV_INDEX_<NAME>_USERNAME and _PASSWORD, the name in capitals, "_" for what is no letter or digit."""
     name = re.sub(r"[^A-Z0-9]", "_", index.name.upper())
     user, password = (env.get(f"UV_INDEX_{name}_{what}", "") for what in ("USERNAME", "PASSWORD"))
     parts = urlsplit(index.url)
@@ -140,7 +146,7 @@ def _located(texts: Iterable[str], folder: Path) -> tuple[str, ...]:
     return tuple(each if "://" in each else (folder / Path(each).expanduser()).as_uri() for each in texts)
 
 
-# -- uv ----------------------------------------------------------------------------------------------------------
+# -- uv ----------------------------------------------------------------------------------------------------
 
 
 def _uv(env: Mapping[str, str], home: Path, project_root: Path, system: Path) -> list[Places]:
@@ -200,7 +206,7 @@ def _uv_table(table: Mapping[str, Any], folder: Path) -> Places:
 
 
 def _uv_settings(table: Mapping[str, Any], folder: Path) -> Places:
-    """One table. An ``explicit`` index serves only packages that name it as their source: no such thing here."""
+    """One table. An ``explicit`` index serves only packages that name it as their source: none do here."""
     listed = [each for each in table.get("index", ()) if not each.get("explicit")]
     flat = [each["url"] for each in listed if each.get("format") == "flat"]
     simple = [each for each in listed if each.get("format") != "flat"]
@@ -224,7 +230,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise PestoError(f"{path} cannot be read: {without_userinfo(str(error))}") from None
 
 
-# -- pip ---------------------------------------------------------------------------------------------------------
+# -- pip ---------------------------------------------------------------------------------------------------
 
 
 def _pip(options: Mapping[str, str]) -> Places:
@@ -256,7 +262,7 @@ def _pip_files(env: Mapping[str, str], home: Path, system: Path, environment_roo
 
 
 def _pip_paths(env: Mapping[str, str], home: Path, system: Path, environment_root: Path) -> Iterator[Path]:
-    """pip: global, user, site, then PIP_CONFIG_FILE, which replaces the user's; os.devnull means none at all."""
+    """pip: global, user, site, then PIP_CONFIG_FILE, which replaces the user's; os.devnull means none."""
     own = env.get("PIP_CONFIG_FILE")
     if own == os.devnull:
         return
@@ -278,7 +284,7 @@ def _ini(path: Path) -> configparser.RawConfigParser:
     return parser
 
 
-# -- requirements files --------------------------------------------------------------------------------------------
+# -- requirements files ------------------------------------------------------------------------------------
 
 
 def _requirement_options(lines: Sequence[str], env: Mapping[str, str], folder: Path) -> Places:

@@ -1,9 +1,9 @@
 """Python package indexes as values, and where a pinned wheel may lie on them.
 
-The lock names an index, never its address: ``default`` for the main one, ``project`` for the one of image.toml, the
-configured name of another (``extra-1``, ... for those without a name). Here a name becomes addresses again. An address
-may carry a user name and a password; these never appear in the text of a value or of an error, and they go to no
-other host than the index's own.
+The lock names an index, never its address: ``default`` for the main one, ``project`` for the one of
+image.toml, the configured name of another (``extra-1``, ... for those without a name). Here a name becomes
+addresses again. An address may carry a user name and a password; these never appear in the text of a value or
+of an error, and they go to no other host than the index's own.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Index:
 class Indexes:
     """Where Python packages may lie, in the order of asking: *indexes* first, then *find_links* (addresses).
 
-    The main index is the last of *indexes*, as uv has it. With *no_index* only *find_links* count. *cert* is a file
-    of certificate authorities to trust instead of the usual ones.
+    The main index is the last of *indexes*, as uv has it. With *no_index* only *find_links* count. *cert* is
+    a file of certificate authorities to trust instead of the usual ones.
     """
 
     indexes: tuple[Index, ...] = (Index("default", DEFAULT_INDEX_URL),)
@@ -83,8 +83,8 @@ class Documents(Protocol):
 def urls(package: PythonPackage, indexes: Indexes, documents: Documents) -> Iterator[str]:
     """Where the pinned wheel may lie, best first; an index is asked only when the caller goes on to it.
 
-    The addresses carry the credentials they need: show them through ``redact`` only. Raises FetchError naming every
-    place that was asked when none lists the wheel.
+    The addresses carry the credentials they need: show them through ``redact`` only. Raises FetchError naming
+    every place that was asked when none lists the wheel.
     """
     found, reasons = False, []
     for name, page_url, index_url in _pages(package, indexes):
@@ -130,7 +130,7 @@ def secrets_of(addresses: Iterable[str]) -> frozenset[str]:
 
 
 def _pages(package: PythonPackage, indexes: Indexes) -> Iterator[tuple[str, str, str]]:
-    """(name, address of the page, address that has the credentials): the index that the lock names comes first."""
+    """(name, address of its page, address with its credentials): the index that the lock names first."""
     for index in sorted(indexes.active, key=lambda each: each.name != package.index):
         yield f'index "{index.name}"', project_page(index.url, package.name), index.url
     for number, link in enumerate(indexes.find_links, 1):
@@ -188,7 +188,7 @@ def _page(content: bytes, project: str, base: str) -> ProjectPage:
 
 
 def with_credentials(url: str, index_url: str) -> str:
-    """*url* with the user name and password of *index_url* if both are of one origin, and it has none itself."""
+    """*url* with the user name and password of *index_url* if it is of that origin and has none itself."""
     target, source = urlsplit(urljoin(index_url, url)), urlsplit(index_url)
     userinfo = _userinfo(source)
     if not userinfo or _userinfo(target) or _origin(target) != _origin(source):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pesto_repro.errors import DriftError
 from pesto_repro.lock.model import Input, Lock, ResourceInput
@@ -153,24 +154,37 @@ def _resource(each: ResourceInput | None, *, named: bool) -> str:
 
 
 def changes(before: Lock | None, after: Lock) -> Iterator[str]:
-    """What another lock pins otherwise, a line for each package: "+ numpy 2.3.1", "~ idna 3.10 -> 3.11"."""
-    old, new = versions(before), versions(after)
-    for key in sorted(old.keys() | new.keys()):
-        name, platform = key
-        where = f" ({platform})" if len(after.platforms) > 1 else ""
-        one, other = old.get(key), new.get(key)
-        if one is None:
-            yield f"+ {name} {other}{where}"
-        elif other is None:
-            yield f"- {name} {one}{where}"
-        elif one != other:
-            yield f"~ {name} {one} -> {other}{where}"
+    """What another lock pins otherwise, a line for each package: "+ numpy 2.3.1", "~ idna 3.10 -> 3.11".
+
+    Python's packages first, then Debian's: both may have one of the same name.
+    """
+    for kind in _KINDS:
+        old, new = _pins(before, kind), _pins(after, kind)
+        for name, platform in sorted(old.keys() | new.keys()):
+            where = f" ({platform})" if len(after.platforms) > 1 else ""
+            change = _change(name, old.get((name, platform)), new.get((name, platform)))
+            yield from [change + where] if change else []
+
+
+def _change(name: str, old: str | None, new: str | None) -> str:
+    if old is None:
+        return f"+ {name} {new}"
+    if new is None:
+        return f"- {name} {old}"
+    return f"~ {name} {old} -> {new}" if old != new else ""
 
 
 def versions(lock: Lock | None) -> dict[tuple[str, str], str]:
     """The version of every package, by name and platform."""
-    found: dict[tuple[str, str], str] = {}
-    for platform in lock.platforms if lock is not None else ():
-        found |= {(each.name, platform.platform): each.version for each in platform.packages}
-        found |= {(each.name, platform.platform): each.version for each in platform.debian}
-    return found
+    return _pins(lock, "packages") | _pins(lock, "debian")
+
+
+_KINDS: tuple[Literal["packages"], Literal["debian"]] = ("packages", "debian")
+
+
+def _pins(lock: Lock | None, kind: Literal["packages", "debian"]) -> dict[tuple[str, str], str]:
+    return {
+        (each.name, platform.platform): each.version
+        for platform in (lock.platforms if lock is not None else ())
+        for each in (platform.packages if kind == "packages" else platform.debian)
+    }

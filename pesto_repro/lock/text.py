@@ -68,14 +68,14 @@ def loads(text: str, where: str, *, trusted: bool = True) -> Lock:
 
 def has_conflict(text: str) -> bool:
     """Are there conflict markers of a merge in *text*?"""
-    return any(line.startswith("<<<<<<< ") for line in text.splitlines())
+    return any(line.startswith("<<<<<<< ") for line in text.split("\n"))
 
 
 def split_conflict(text: str) -> tuple[str, str]:
     """Both sides of a text with conflict markers; a common ancestor (``|||||||``) belongs to neither."""
     sides: tuple[list[str], list[str]] = ([], [])
     into: tuple[int, ...] = (0, 1)
-    for line in text.splitlines():
+    for line in text.split("\n"):
         marker = line[:7]
         if marker == "<<<<<<<":
             into = (0,)
@@ -88,7 +88,7 @@ def split_conflict(text: str) -> tuple[str, str]:
         else:
             for side in into:
                 sides[side].append(line)
-    return "\n".join(sides[0]) + "\n", "\n".join(sides[1]) + "\n"
+    return "\n".join(sides[0]), "\n".join(sides[1])
 
 
 def agreed(ours: Lock, theirs: Lock) -> Lock:

@@ -168,15 +168,12 @@ def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:
 
 
 def _environment(lock: Lock, project: Project) -> dict[str, str]:
-    """As the ENV lines of PESTO's build, in their order; PYTHONPATH extends what is there."""
+    """As the ENV lines of PESTO's build, in their order; PYTHONPATH extends what the base and the project have."""
     base = {"PATH": f"/{VENV}/bin:{_PATH}", "LANG": "C.UTF-8"}
-    path = [f"/opt/{lock.input.name}", *(each.to.rstrip("/") for each in project.resources if each.type == "python" and each.to)]
-    lines = {
-        "PESTO_PROFILE": "-".join(lock.input.profiles),
-        **project.environments,
-        "PYTHONPATH": "$PYTHONPATH${PYTHONPATH:+:}" + ":".join(path),
-    }
-    return base | expand(lines, base)
+    found = base | expand({"PESTO_PROFILE": "-".join(lock.input.profiles), **project.environments}, base)
+    modules = [each.to.rstrip("/") for each in project.resources if each.type == "python" and each.to]
+    path = ":".join([f"/opt/{lock.input.name}", *modules])
+    return found | expand({"PYTHONPATH": "$PYTHONPATH${PYTHONPATH:+:}" + path}, found)
 
 
 def _labels(lock: Lock, project: Project) -> dict[str, str]:

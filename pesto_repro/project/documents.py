@@ -20,7 +20,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tomli
@@ -78,11 +78,11 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return ".".join(str(p) if bare.fullmatch(str(p)) else json.dumps(p, ensure_ascii=False) for p in path)
 
 
-def at(document: Document, *path: str) -> Any:
+def at(document: Mapping[str, Any], *path: str) -> Any:
     """The value at *path* of *document*, or None if the path leads nowhere."""
     value: Any = document
     for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
+        value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 

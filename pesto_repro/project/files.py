@@ -99,7 +99,7 @@ def _rules(dockerignore: str) -> Iterator[tuple[bool, re.Pattern[str]]]:
         # comment"
         text = "" if line.startswith("#") else line.strip()
         pattern = text.removeprefix("!").strip()
-        # "leading and trailing slashes are ignored", after Go's filepath.Clean
+        # "A preprocessing step uses Go's filepath.Clean function"; /foo/bar and foo/bar are one pattern
         pattern = posixpath.normpath(pattern).lstrip("/") if pattern else ""
         if pattern not in ("", "."):
             yield not text.startswith("!"), _compiled(pattern, number)
@@ -127,6 +127,13 @@ def _piece(piece: re.Match[str], *, last: bool) -> str:
     if piece[0].startswith("**"):
         return ".*" if last else "(?:.*/)?"
     if piece["set"]:
-        return f"[{piece['set'].replace('[', chr(92) + '[')}]"
+        return _one_of(piece["set"])
     wild = {"*": "[^/]*", "?": "[^/]"}
     return wild.get(piece[0]) or re.escape(piece["escaped"] or piece["other"])
+
+
+def _one_of(text: str) -> str:
+    """*text*, Go's ``[ '^' ] { character-range }``, as a regular expression's set."""
+    ranges = re.finditer(r"\\?(?P<low>.)(?:-\\?(?P<high>.))?", text.removeprefix("^"), re.DOTALL)
+    inner = "".join("-".join(map(re.escape, filter(None, each.group("low", "high")))) for each in ranges)
+    return f"[{'^' if text.startswith('^') else ''}{inner}]"

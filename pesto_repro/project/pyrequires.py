@@ -177,8 +177,7 @@ class _Found:
             for name in value.strip().removeprefix("file:").split(","):
                 self.file(name.strip(), wanted_by="setup.cfg")
             return
-        # setuptools: "dangling list or string with comma-separated values"; on one line they are separated by
-        # ";"
+        # setuptools, type list-semi: "dangling list or string with semicolon-separated values"
         for line in value.splitlines() if "\n" in value else value.split(";"):
             if line.strip() and not line.strip().startswith("#"):
                 self._require("setup.cfg", "options.install_requires", line.strip(), self.requires)
@@ -432,6 +431,8 @@ class _SetupPy:
             return posixpath.normpath(node.value)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and self._is_here(node.left):
             return self._path(node.right)
+        if isinstance(node, ast.Call) and _last_name(node.func) == "with_name" and self._is_here(node.func):
+            return self._path(node.args[0])
         if isinstance(node, ast.Call) and _last_name(node.func) in ("join", "Path") and node.args:
             first, *rest = node.args
             parts = rest if rest and self._is_here(first) else node.args

@@ -17,8 +17,8 @@ _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 # "<reference> as a tag MUST be at most 128 characters in length and MUST match the following regular
 # expression"
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-# "Many clients impose a limit of 255 characters on the length of the concatenation of the registry hostname,
-# /, <name>"
+# "Many clients impose a limit of 255 characters on the length of the concatenation of the registry hostname
+# (and optional port), /, and <name> value"
 _NAME_LIMIT = 255
 
 

@@ -115,9 +115,9 @@ def redact(text: str) -> str:
 def expand(environments: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
     """*environments* with their references to each other and to *base* resolved as Docker does.
 
-    "Environment variable substitution uses the same value for each variable throughout the entire
-    instruction" (Dockerfile reference); upstream writes one ENV instruction for each key, so a value sees the
-    base's variables and the keys before it. Raises ValueError for a reference that Docker refuses.
+    Within one ENV instruction every reference means the value before it (Dockerfile reference); upstream
+    writes one instruction for each key, so a value sees the base's variables and the keys before it. Raises
+    ValueError for a reference that Docker refuses.
     """
     known = dict(base)
     for name, value in environments.items():

@@ -31,7 +31,7 @@ _OPERATORS: dict[str, Callable[[Version, Version], bool]] = {
 }
 _RELATION = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9+.-]*)(?::(?P<qualifier>[a-z0-9-]+))?"
-    r"(?:\s*\(\s*(?P<operator>[<>=]+)\s*(?P<version>[^\s)]+)\s*\))?"
+    r"(?:\s*\(\s*(?P<operator>[<>=]+)\s*(?P<version>[^\s()<>=]+)\s*\))?"
     r"(?:\s*\[(?P<architectures>[^\]]*)\])?"
 )
 

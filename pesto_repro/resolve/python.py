@@ -2,10 +2,13 @@
 
 * One joint resolution for each platform: the runtime, the project's requirements and the wheels it brings.
 * For the image's Python, libc and CPU; the host's Python only runs ``uv`` and decides nothing.
-* Wheels only. ``uv`` says which versions and which wheels fit; of those the one that suits the image best is pinned.
-* Pins stay: versions are given to ``uv`` as preferences, and a pinned wheel is kept while it is still offered.
-* ``uv`` reads no configuration file of its own: where packages lie comes in as :class:`Indexes`, so that resolving and
-  downloading ask the same places. Addresses reach it in its environment, which ``ps`` does not show.
+* Wheels only. ``uv`` says which versions and which wheels fit; of those the one that suits the image best is
+  pinned.
+* Pins stay: versions are given to ``uv`` as preferences, and a pinned wheel is kept while it is still
+  offered.
+* ``uv`` reads no configuration file of its own: where packages lie comes in as :class:`Indexes`, so that
+  resolving and downloading ask the same places. Addresses reach it in its environment, which ``ps`` does not
+  show.
 """
 
 from __future__ import annotations
@@ -31,13 +34,21 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, MismatchError, OfflineError, ResolveError
-from pesto_repro.fetch.index import FIND_LINKS, Indexes, redact, secrets_of, with_credentials, without_userinfo
+from pesto_repro.fetch.index import (
+    FIND_LINKS,
+    Indexes,
+    redact,
+    secrets_of,
+    with_credentials,
+    without_userinfo,
+)
 from pesto_repro.lock.model import Interpreter, Pin, PythonPackage
 from pesto_repro.progress import Reporter
 
 MINIMAL = {
-    # The service imports no more than this: health, describe and process answer as with the full closure (266 MB,
-    # two packages without wheels). FastAPI 0.83.0 keeps pydantic below 2, which the service's models need.
+    # The service imports no more than this: health, describe and process answer as with the full closure (266
+    # MB, two packages without wheels). FastAPI 0.83.0 keeps pydantic below 2, which the service's models
+    # need.
     ("processing-factory", "1.7.2"): (
         "fastapi==0.83.0",
         "uvicorn",
@@ -58,12 +69,12 @@ _OLDEST = {"x86_64": 5, "aarch64": 17}
 _PARALLEL = 8
 
 Download = Callable[[str, str], tuple[Digest, int]]
-"""(address, label) -> digest and size of what lies there, which is in the store afterwards: ``Fetcher.pin``."""
+"""(address, label) -> digest and size of what lies there and is in the store then: ``Fetcher.pin``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalWheel:
-    """A wheel that a ``type: pip`` requirement brings: *key* is the requirement's, *path* where the bytes lie."""
+    """A wheel that a ``type: pip`` requirement brings: the requirement's *key*, the *path* of its bytes."""
 
     key: str
     filename: str
@@ -98,7 +109,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """*packages* sorted by name; *newest* is the latest upload time of their wheels (RFC 3339), where known."""
+    """*packages* sorted by name; *newest* is the latest upload time of their wheels, RFC 3339, if known."""
 
     packages: tuple[PythonPackage, ...]
     newest: str | None
@@ -124,7 +135,8 @@ def resolve(
 ) -> Resolution:
     """The wheels of *request*. *environment* is uv's: PATH, HOME, proxies, its cache; no index.
 
-    Raises ResolveError with the chain of reasons, FetchError or OfflineError where an index could not be asked.
+    Raises ResolveError with the chain of reasons, FetchError or OfflineError where an index could not be
+    asked.
     """
     requirements = [*_runtime(request), *request.requires]
     _refuse_odd([*requirements, *request.constraints])
@@ -134,11 +146,15 @@ def resolve(
         sources = run.indexes_of(packages)
     chosen = [_choose(each, request) for each in packages]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        pinned = list(pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen))
-    return Resolution(tuple(sorted(pinned, key=lambda each: each.name)), _newest(each.wheel for each in chosen))
+        pinned = list(
+            pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen)
+        )
+    return Resolution(
+        tuple(sorted(pinned, key=lambda each: each.name)), _newest(each.wheel for each in chosen)
+    )
 
 
-# -- what is asked -----------------------------------------------------------------------------------------------
+# -- what is asked -----------------------------------------------------------------------------------------
 
 
 def _runtime(request: Request) -> tuple[str, ...]:
@@ -161,7 +177,7 @@ def _minimal_key(runtime: str) -> tuple[str, str]:
 
 
 def _refuse_odd(lines: Iterable[str]) -> None:
-    """Requirements that are none (PEP 508), and those that name an address: the lock could not say where it is."""
+    """Requirements that are none (PEP 508), and those that name an address, which no lock could say."""
     problems = []
     for line in lines:
         try:
@@ -172,7 +188,8 @@ def _refuse_odd(lines: Iterable[str]) -> None:
     if problems:
         raise ResolveError(
             "\n  ".join(["Python requirements that cannot be resolved:", *problems]),
-            'write them as "name>=version"; a wheel at an address can be a "type": "pip" entry of requirements.json',
+            'write them as "name>=version"; a wheel at an address can be a "type": "pip" entry '
+            "of requirements.json",
         )
 
 
@@ -210,7 +227,7 @@ def _glibc_minor(libc: str) -> int:
     return int(found[1]) if found else 0
 
 
-# -- uv ----------------------------------------------------------------------------------------------------------
+# -- uv ----------------------------------------------------------------------------------------------------
 
 
 class _Uv:
@@ -309,7 +326,7 @@ class _Uv:
 
 
 def _variables(indexes: Indexes) -> dict[str, str]:
-    """The places of *indexes* as uv's environment variables: the main index is its default, the rest go before."""
+    """The places of *indexes* as uv's variables: the main index is its default, the rest go before."""
     variables: dict[str, str] = {"UV_INDEX_STRATEGY": indexes.strategy}
     if indexes.active:
         variables["UV_DEFAULT_INDEX"] = indexes.active[-1].url
@@ -350,7 +367,7 @@ def _wheel_name(wheel: LocalWheel) -> str:
         ) from None
 
 
-# -- what uv says when it fails ------------------------------------------------------------------------------------
+# -- what uv says when it fails ----------------------------------------------------------------------------
 
 _NO_WHEELS = re.compile(r"Wheels are required for `([^`]+)`")
 _NOT_FOUND = re.compile(r"(\S+) was not found in the (?:package registry|provided package locations)")
@@ -386,7 +403,8 @@ def _failure(told: str, request: Request) -> FetchError | ResolveError:
 
 
 NO_WHEEL_HINT = (
-    "choose another version, or put a wheel of it into find-links; building from source comes with a later version"
+    "choose another version, or put a wheel of it into find-links; "
+    "building from source comes with a later version"
 )
 
 
@@ -406,7 +424,7 @@ def _dedent(causes: str) -> str:
     return textwrap.indent(textwrap.dedent("\n".join(filter(str.strip, lines))), "  ")
 
 
-# -- the one wheel -------------------------------------------------------------------------------------------------
+# -- the one wheel -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,7 +475,7 @@ def _offer(table: Mapping[str, Any]) -> _Offer:
 
 
 def _best(offers: Sequence[_Offer], request: Request, name: str) -> _Offer | None:
-    """The wheel pinned so far if it is still offered, else the one whose tag comes first; None if none fits."""
+    """The wheel pinned so far if it is still offered, else the one whose tag comes first, if one fits."""
     rank = {tag: number for number, tag in enumerate(image_tags(request.python, request.platform))}
     fitting = {each.filename: each for each in offers if _rank(each.filename, rank) is not None}
     pinned = _kept(request, name)
@@ -467,7 +485,7 @@ def _best(offers: Sequence[_Offer], request: Request, name: str) -> _Offer | Non
 
 
 def _rank(filename: str, rank: Mapping[Tag, int]) -> tuple[int, int, str] | None:
-    """Less is better. PEP 427: the build number "must start with a digit" and breaks ties: the higher is better."""
+    """Less is better. PEP 427: the build number "must start with a digit" and breaks ties, the higher first."""
     try:
         _, _, build, tags = parse_wheel_filename(filename)
     except InvalidWheelFilename:
@@ -507,7 +525,8 @@ def _as_pinned(chosen: _Chosen, request: Request, reporter: Reporter) -> _Offer:
     if offer.sha256 in (None, kept.wheel.sha256):
         return replace(offer, sha256=kept.wheel.sha256, size=kept.wheel.size)
     reporter.warn(
-        f"{offer.filename} is not the file that was pinned: sha256:{kept.wheel.sha256}, now sha256:{offer.sha256}",
+        f"{offer.filename} is not the file that was pinned: "
+        f"sha256:{kept.wheel.sha256}, now sha256:{offer.sha256}",
         "find out who replaced it before you trust the new pin",
     )
     return offer
@@ -521,7 +540,8 @@ def _measured(offer: _Offer, indexes: Indexes, download: Download) -> _Offer:
     digest, size = download(url, offer.filename)
     if offer.sha256 not in (None, digest.hex):
         raise MismatchError(
-            f"{offer.filename} is not what its index says: sha256:{offer.sha256} is listed, {digest} was sent",
+            f"{offer.filename} is not what its index says: "
+            f"sha256:{offer.sha256} is listed, {digest} was sent",
             "try again; if it stays so, the index is broken",
         )
     return replace(offer, sha256=digest.hex, size=size)
