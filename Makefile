@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := dist/hello-service.oci.tar
-TEST_DEPS := docker-registry skopeo umoci podman buildah runc bubblewrap qemu-user uidmap gpgv pigz
+TEST_DEPS := docker-registry skopeo umoci podman buildah runc bubblewrap qemu-user uidmap gpgv pigz \
+    golang-github-opencontainers-image-spec-dev
 BENCH_DEPS := buildah mmdebstrap
 PYTEST_ARGS ?=
 BENCH_ARGS ?=

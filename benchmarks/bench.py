@@ -42,6 +42,12 @@ RESULTS = HERE / "RESULTS.md"
 COMMAND = "make bench"
 SUITE = "trixie"
 BASE = "localhost/bench-base"
+# As Python's own images are: pip may install where it stands, and may be upgraded, as Debian's own may not.
+BASE_DOCKERFILE = """\
+FROM scratch
+ADD base.tar.gz /
+RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED && pip install --ignore-installed pip
+"""
 TAG = "localhost/algo-service:1.0.0.dev0"
 MEMORY_TARGET = 200
 TOOLS = ("buildah", "mmdebstrap")
@@ -145,7 +151,7 @@ class Theirs:
     def __init__(self, wheel: Path, folder: Path, prepared: Path) -> None:
         self._folder, self._archive = folder, folder / "theirs.oci.tar"
         self._context = folder / "context"
-        self._storage = ["--root", str(prepared / "containers"), "--runroot", str(folder / "containers")]
+        self._storage = ["--root", str(prepared / "containers"), "--runroot", str(prepared / "containers-run")]
         self._volumes = list(_volumes(folder, prepared / "pip"))
         self._project = _context(wheel, self._context)
         self._import_base(prepared)
@@ -178,8 +184,8 @@ class Theirs:
         if BASE not in self._buildah("images").stdout:
             context = self._folder / "base"
             _link(archive, context / "base.tar.gz")
-            (context / "Dockerfile").write_text("FROM scratch\nADD base.tar.gz /\n")
-            self._bud("-t", BASE, str(context))
+            (context / "Dockerfile").write_text(BASE_DOCKERFILE)
+            self._bud("--network", "host", *self._volumes, "-t", BASE, str(context))
 
     def _bud(self, *arguments: str) -> Done:
         return self._buildah("bud", "--isolation", "chroot", *arguments)
@@ -314,12 +320,11 @@ def _context(wheel: Path, context: Path) -> Path:
 
 
 def _make_base(archive: Path, folder: Path) -> None:
-    """Debian with Python and pip, as an archive; pip may install there, as it may in Python's own images."""
-    unmark = 'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED'
+    """Debian with Python and pip, as an archive."""
     partial = archive.with_name(f"partial-{archive.name}")
     print(f"making the base {archive}: once, some minutes", file=sys.stderr)
     command = ["mmdebstrap", "--variant=minbase", "--include=python3,python3-pip,ca-certificates"]
-    execute([*command, f"--customize-hook={unmark}", SUITE, str(partial), _mirror()], folder)
+    execute([*command, SUITE, str(partial), _mirror()], folder)
     partial.replace(archive)
 
 

@@ -260,6 +260,7 @@ def open_locked(path: Path, guard: Guard = contextlib.nullcontext) -> IO[bytes]:
         number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         handle = io.BufferedRandom(_Guarded(number, guard))
         if _lock_named(handle, path):
+            handle.seek(0, io.SEEK_END)
             return handle
 
 

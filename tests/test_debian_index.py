@@ -1,4 +1,4 @@
-"""Debian's indices: signatures, checksums and dates are verified; stanzas are found by name and by what they provide."""
+"""Debian's indices: signatures, checksums and dates are verified; stanzas are found by what they offer."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_debians_keys_are_those_of_the_suites_that_can_be_bases() -> None:
 
 
 def test_stanzas_are_found_by_name_and_by_what_they_provide() -> None:
-    """Also the first and the last one, several of a name, and provides that are versioned or go on in a line."""
+    """Also the first and the last one, several of a name, and provides with versions or on two lines."""
     text = "\n".join(
         [
             stanza("first", provides="virtual (= 2), other"),

@@ -1,4 +1,4 @@
-"""The closure of Debian packages: what is chosen, why it fails, and that the order of asking does not matter."""
+"""The closure of Debian packages: what is chosen, why it fails, that the order of asking is nothing."""
 
 from __future__ import annotations
 

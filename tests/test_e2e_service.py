@@ -34,7 +34,7 @@ Serve = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def tester(runtime_wheel: Path, test_cache: Path) -> Path:
-    """A folder to import upstream's tester from: PESTO's wheel and what the tester needs, made once per machine."""
+    """A folder to import upstream's tester from: PESTO's wheel and what it needs, made once per machine."""
     folder = test_cache / f"tester-{upstream.VERSION}-{sys.implementation.cache_tag}"
     if not folder.exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--target"]
@@ -48,7 +48,7 @@ def tester(runtime_wheel: Path, test_cache: Path) -> Path:
 
 @pytest.fixture
 def serve(tester: Path, warm_store: Path, tmp_path: Path) -> Serve:
-    """``serve(project, *arguments)``: lock, build, load, run; what upstream's tester says, and what is so inside."""
+    """``serve(project, *arguments)``: lock, build, load, run; what upstream says, and what is so inside."""
 
     def served(project: Path, *arguments: str) -> dict[str, Any]:
         archive = tmp_path / "image.tar"
@@ -83,7 +83,7 @@ print(json.dumps({"uid": uid, "prefix": sys.prefix, "profile": Pesto.get_profile
 
 @pytest.mark.parametrize("debian", ["trixie", "bookworm"])
 def test_upstream_s_template_serves_as_upstream_expects(template: Path, serve: Serve, debian: str) -> None:
-    """With nothing but an image.toml added it runs, not as root, and differs in nothing from what upstream expects."""
+    """With nothing but an image.toml added it runs, not as root, and upstream finds no difference."""
     add_settings(template, f'[base]\ndebian = "{debian}"\n')
     found = serve(template)
     assert {"describe": SAME, "test_1": SAME, "test_2": SAME} == found["said"]
@@ -106,7 +106,6 @@ def test_upstream_s_template_is_stateful_when_its_profile_says_so(template: Path
 
 
 GREETINGS = {
-    "p1": ("[P1] Good morning, world!", "[P1] Good morning, Ada and Grace! Good morning, Ada and Grace!"),
     "p1 p2": (
         "[P1] Good evening, world! [P2]",
         "[P1] Good evening, Ada and Grace! Good evening, Ada and Grace! [P2]",
@@ -133,7 +132,7 @@ def test_the_hello_service_serves_as_its_own_tests_say(tmp_path: Path, serve: Se
 
 @pytest.mark.parametrize("profiles", GREETINGS)
 def test_the_hello_service_greets_as_its_profiles_say(tmp_path: Path, serve: Serve, profiles: str) -> None:
-    """The later profile wins, at build time in the configuration, at run time in what Pesto.get_profile() says."""
+    """The later profile wins in the configuration; Pesto.get_profile() names both."""
     found = serve(example("hello-service", tmp_path), "-p", *profiles.split())
     joined = profiles.replace(" ", "-")
     first, second = GREETINGS[profiles]
@@ -247,7 +246,8 @@ def test_profiles_merge_as_the_documentation_says(template: Path, warm_store: Pa
         found = configuration(layout, made)
         assert {"config", "service", "version"} == set(found)
         assert expected == found["config"]
-        assert {"version": "1.0.0.dev0", **expected} == without(found["version"], "__packaging")
+        assert found["version"].pop("__packaging")
+        assert {"version": "1.0.0.dev0", **expected} == found["version"]
         assert ("value3" if "p1" in profiles else "value") == found["service"]["key"]
         assert "value2" == found["service"]["key2"]
         joined = profiles.replace(" ", "-")
@@ -276,8 +276,3 @@ def test_build_json_names_the_image_and_nothing_else(
     found[made["reference"]] = made["digest"]
     expected = [f"{name}:{version}" for name, version in names] + ["chosen:3"]
     assert dict.fromkeys(expected, original["digest"]) == found
-
-
-def without(document: dict[str, Any], key: str) -> dict[str, Any]:
-    """*document*, which has *key*, without it."""
-    return {name: value for name, value in document.items() if name != key or not value}

@@ -266,7 +266,7 @@ def test_what_the_wheel_vouches_for_is_not_hashed_again(tmp_path: Path) -> None:
     """RECORD repeats the wheel's own sha256; a hash of another kind is replaced."""
     text = "a.py,sha256=trusted,1\nb.py,md5=old,1\nr-1.0.dist-info/RECORD,,\n"
     tree = made(make_wheel(tmp_path, "r-1.0-py3-none-any.whl", {"a.py": b"a", "b.py": b"b"}, record=text))
-    lines = dict(line[:2] for line in record(tree))
+    lines = {line[0]: line[1] for line in record(tree)}
     assert "sha256=trusted" == lines["a.py"]
     assert lines["b.py"].startswith("sha256=")
 
@@ -334,7 +334,7 @@ def test_what_is_no_wheel_is_refused(
 ) -> None:
     """Each message names the wheel."""
     with pytest.raises(BuildError) as caught:
-        made(make_wheel(tmp_path, filename, members, **options))  # type: ignore[arg-type]
+        made(make_wheel(tmp_path, filename, members, **options))
     assert message.format(filename) == caught.value.message
 
 

@@ -1,9 +1,9 @@
 """Upstream's own judge of a service, run as a program: ``python upstream_tester.py RESOURCES``.
 
-It runs with PESTO's wheel on its path, beside the service (port 8080), which it asks through port 4000: upstream's
-expected_describe.json names that port in every link. On stdout: what differs, by test, as JSON.
+It runs with PESTO's wheel on its path, beside the service (port 8080), which it asks through port 4000, as
+upstream's expected_describe.json names that port in every link. On stdout: what differs, by test, as JSON.
 
-It must run in an empty folder: upstream's comparison takes a value for a file if a file of that name is there.
+It must run in an empty folder: upstream's comparison takes a value for a file if a path of that name exists.
 """
 
 from __future__ import annotations

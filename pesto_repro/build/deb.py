@@ -157,7 +157,8 @@ def _parts(stream: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _require_version(parts: Mapping[str, BinaryIO]) -> None:
-    # deb(5): "If the major number has changed, an incompatible change has been made and the program should stop."
+    # deb(5): "If the major number has changed, an incompatible change has been made and the program should
+    # stop."
     version = parts["debian-binary"].read(16) if "debian-binary" in parts else b""
     if not version.startswith(b"2."):
         raise _Malformed(f"its format version is {version.decode('latin-1').strip()!r}, not 2.0")

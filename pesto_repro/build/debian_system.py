@@ -27,7 +27,7 @@ _PASSWD = f"nonroot:x:{USER}:{USER}:nonroot:/home/nonroot:/usr/sbin/nologin\n"
 _GROUP = f"nonroot:x:{USER}:\n"
 _MAIL = 8
 _MERGED = {"amd64": ("bin", "lib", "lib64", "sbin"), "arm64": ("bin", "lib", "sbin")}
-"""The links of the merged /usr that every base has, by architecture (those that trixie's base-files brings)."""
+"""The links of the merged /usr that every base has, by architecture (trixie's base-files brings them)."""
 _ACCOUNTS = {
     "usr/share/base-passwd/passwd.master": ("etc/passwd", _PASSWD),
     "usr/share/base-passwd/group.master": ("etc/group", _GROUP),

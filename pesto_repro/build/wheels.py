@@ -336,7 +336,7 @@ def _trusted_hash(row: tuple[str, str, str], size: int) -> Hash | None:
 
 
 def _needs_shebang(member: Member) -> bool:
-    """PEP 427: "the first line ... must start with exactly b'#!python'" to be rewritten."""
+    """PEP 427: "If the first line ... starts with exactly b'#!python', rewrite"."""
     with member.opener() as stream:
         return stream.read(len(_SHEBANG)) == _SHEBANG
 

@@ -130,7 +130,7 @@ def _strategy(text: str | None) -> Strategy:
 
 
 def _with_variables(index: Index, env: Mapping[str, str]) -> Index:
-    """uv: UV_INDEX_<NAME>_USERNAME and _PASSWORD, the name in capitals, "_" for what is no letter or digit."""
+    """uv: UV_INDEX_<NAME>_USERNAME and _PASSWORD, in capitals, "_" for all but letters and digits."""
     name = re.sub(r"[^A-Z0-9]", "_", index.name.upper())
     user, password = (env.get(f"UV_INDEX_{name}_{what}", "") for what in ("USERNAME", "PASSWORD"))
     parts = urlsplit(index.url)

@@ -28,6 +28,9 @@ TRIES = 5
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and seconds without a byte."""
 PARALLEL = 8
+PIECE = 64 << 10
+"""Bytes read at once: so many are lost at most when a connection breaks off."""
+_CUT = "the connection ended too early"
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
@@ -139,8 +142,9 @@ class Fetcher:
                 actual = self._complete(url, handle, size, activity)
             if actual != digest:
                 path.unlink(missing_ok=True)
+                found = f"more than {size} bytes" if size is not None and handle.tell() > size else actual
                 raise MismatchError(
-                    f"{label} is not what was pinned: expected {digest}, {redact(url)} has {actual}",
+                    f"{label} is not what was pinned: expected {digest}, {redact(url)} has {found}",
                     "if the change is wanted, lock again with -U; if not, find out who changed it",
                 )
             self.store.adopt(path, digest)
@@ -148,7 +152,8 @@ class Fetcher:
     def _complete(self, url: str, handle: IO[bytes], size: int | None, activity: Activity) -> Digest:
         """Append what is missing at the end of *handle*; the digest of all of it.
 
-        RFC 9110, 14.2: a server may ignore Range and send everything; then it begins anew.
+        RFC 9110, 14.2: a server may ignore Range and send everything; then it begins anew. What is longer than it
+        may be is not read to its end.
         """
 
         def attempt() -> None:
@@ -165,6 +170,8 @@ class Fetcher:
                 for piece in pieces:
                     handle.write(piece)
                     activity.advance(len(piece))
+                    if size is not None and handle.tell() > size:
+                        break
             handle.flush()
 
         self._retried(url, attempt)
@@ -201,7 +208,7 @@ class Fetcher:
                     ) from None
                 delay = error.delay if isinstance(error, _Passing) else None
                 self._sleep(min(60.0, delay if delay is not None else 0.5 * 2**number))
-            except requests.RequestException as error:
+            except (requests.RequestException, ValueError) as error:
                 raise FetchError(f"{redact(url)} cannot be read: {_reason(error)}") from None
         raise AssertionError("unreachable")
 
@@ -267,17 +274,19 @@ def _range_start(response: requests.Response) -> int:
 def _whole(response: requests.Response, total: int | None, start: int) -> Iterator[bytes]:
     """The body's pieces; a body shorter than announced is a failure that may pass."""
     have = start
-    for piece in response.iter_content(CHUNK):
+    for piece in response.iter_content(PIECE):
         have += len(piece)
         yield piece
     if total is not None and have < total:
-        raise _Passing(f"the connection ended after {have} of {total} bytes")
+        raise _Passing(_CUT)
 
 
 def _reason(error: Exception) -> str:
     """The innermost reason, without the address (which may carry credentials)."""
     if isinstance(error, ValueError):  # requests' words for it: MissingSchema, InvalidSchema, InvalidURL
         return "it is no web address"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return _CUT
     while isinstance(error.__context__, Exception) and not isinstance(error, _Passing):
         error = error.__context__
     inner = getattr(error, "reason", None)

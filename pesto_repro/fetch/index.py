@@ -138,7 +138,7 @@ def _pages(package: PythonPackage, indexes: Indexes) -> Iterator[tuple[str, str,
 
 
 def project_page(index_url: str, project: str) -> str:
-    """The address of *project*'s page. PEP 503: below the root, "/<project>/"; "must end with a /"."""
+    """The address of *project*'s page. PEP 503: below the root, "/<project>/"; "MUST end with a /"."""
     parts = urlsplit(index_url)
     leaf = "index.html" if parts.scheme == "file" else ""
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{project}/{leaf}"))
@@ -169,7 +169,7 @@ def _local_folder(url: str) -> Path | None:
 def _listed(content: bytes, package: PythonPackage, page_url: str) -> Iterator[tuple[str, str | None]]:
     """(address, sha256 where the page tells) of each file that has the wheel's name. Yanked files count.
 
-    PEP 592: yanked files "may still be installed" where an exact pin asks for them.
+    PEP 592: a yanked file is ignored, unless a version pinned exactly has no other. A lock pins exactly.
     """
     for each in _page(content, package.name, urlunsplit(_bare(urlsplit(page_url)))).packages:
         name = unquote(urlsplit(each.url).path).rpartition("/")[2]

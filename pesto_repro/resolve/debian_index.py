@@ -50,7 +50,7 @@ class Release:
             raise ResolveError(f"Debian's suite {self.suite} has no packages for {architecture}")
         digest, size = self.checksums[path]
         if self.by_hash:
-            # https://wiki.debian.org/DebianRepository/Format, "indices acquisition via hashsums (by-hash)"
+            # Debian wiki, DebianRepository/Format: "indices acquisition via hashsums (by-hash)"
             path = f"{COMPONENT}/binary-{architecture}/by-hash/SHA256/{digest.hex}"
         return path, digest, size
 

@@ -485,7 +485,7 @@ def _best(offers: Sequence[_Offer], request: Request, name: str) -> _Offer | Non
 
 
 def _rank(filename: str, rank: Mapping[Tag, int]) -> tuple[int, int, str] | None:
-    """Less is better. PEP 427: the build number "must start with a digit" and breaks ties, the higher first."""
+    """Less is better. PEP 427: the build number "acts as a tie-breaker"; the higher is the newer."""
     try:
         _, _, build, tags = parse_wheel_filename(filename)
     except InvalidWheelFilename:
