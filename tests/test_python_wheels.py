@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import installer
@@ -25,6 +26,7 @@ from installer.sources import WheelFile
 
 from pesto_repro.build import venv, wheels
 from pesto_repro.build.entry import Entry
+from pesto_repro.build.maker import Inputs
 from pesto_repro.digest import Digest
 from pesto_repro.errors import BuildError
 from pesto_repro.plan.step import Pinned, Step
@@ -113,7 +115,7 @@ def made(*paths: Path, python: str = "/opt/venv/bin/python") -> Tree:
         return by_digest[digest].open("rb")
 
     with ExitStack() as stack:
-        found = list(wheels.entries(step(*paths, python=python), open_input, stack))
+        found = list(wheels.entries(step(*paths, python=python), Inputs(open_input, TemporaryFile, stack)))
         return {each.path.removeprefix("opt/venv/"): (content(each), each.mode == 0o755) for each in found}
 
 
@@ -382,9 +384,10 @@ def test_the_skeleton_is_what_venv_leaves(tmp_path: Path) -> None:
     version = ".".join(map(str, sys.version_info[:3]))
     params = {"prefix": "opt/venv", "executable": "/usr/bin/python3", "version": version}
     with ExitStack() as stack:
+        nothing = Inputs(lambda _: io.BytesIO(), TemporaryFile, stack)
         found = {
             each.path.removeprefix("opt/venv/"): each
-            for each in venv.entries(Step("venv", "v", "python", params), lambda _: io.BytesIO(), stack)
+            for each in venv.entries(Step("venv", "v", "python", params), nothing)
         }
     assert ["bin/python", "bin/python3", f"bin/{MINOR}", "include", "lib64", SITE, "pyvenv.cfg"] == sorted(
         found, key=lambda path: (path == "pyvenv.cfg", path == SITE, path)

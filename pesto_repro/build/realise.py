@@ -31,8 +31,8 @@ from pesto_repro.store import Store
 MAKERS: Mapping[str, Maker] = {
     "debs": debs.entries,
     "debian-system": debian_system.entries,
-    "venv": lambda step, inputs: venv.entries(step, inputs.open, inputs.stack),
-    "wheels": lambda step, inputs: wheels.entries(step, inputs.open, inputs.stack),
+    "venv": venv.entries,
+    "wheels": wheels.entries,
     "tree": tree.entries,
     "documents": documents.entries,
     "archive": archive.entries,

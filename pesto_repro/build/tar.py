@@ -1,6 +1,6 @@
 """The canonical tar writer: equal entries give equal bytes, whoever writes them and in whatever order they come.
 
-Its rules (``VERSION`` counts their changes; a change of any makes other layers):
+Its rules (``TAR_VERSION`` of the plan counts their changes; a change of any makes other layers):
 
 * POSIX ustar headers (IEEE Std 1003.1, pax "ustar Interchange Format"), written here byte for byte; a pax extended
   header only for what ustar cannot say: a long or non-ASCII path, a long link target, a size of 8 GiB or more.
@@ -22,7 +22,6 @@ from pesto_repro.build.entry import Entry, directory
 from pesto_repro.digest import CHUNK, Digest
 from pesto_repro.errors import BuildError
 
-VERSION = 1
 MTIME = 315532800
 BLOCK = 512
 _TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "directory": b"5"}

@@ -6,24 +6,15 @@ which say where and how it was made (PEP 405).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from posixpath import dirname
-from typing import BinaryIO
 
 from pesto_repro.build.entry import Entry, data, directory, symlink
-from pesto_repro.digest import Digest
-from pesto_repro.plan.step import Step
-
-VERSION = 1
+from pesto_repro.build.maker import Inputs
+from pesto_repro.plan import Step
 
 
-def entries(
-    step: Step,
-    open_input: Callable[[Digest], BinaryIO],
-    stack: ExitStack,
-    scratch: object = None,
-) -> Iterator[Entry]:
+def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     """The skeleton at ``prefix`` for the interpreter ``executable`` of ``version``."""
     prefix, executable, version = (step.params[key] for key in ("prefix", "executable", "version"))
     minor = "python" + ".".join(version.split(".")[:2])

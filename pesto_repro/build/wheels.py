@@ -47,14 +47,14 @@ from installer.utils import (
 )
 
 from pesto_repro.build.entry import Entry, data, file
-from pesto_repro.digest import Digest, chunks
+from pesto_repro.build.maker import Inputs
+from pesto_repro.digest import chunks
 from pesto_repro.errors import BuildError
-from pesto_repro.plan.step import Step
+from pesto_repro.plan import Step
 
 if TYPE_CHECKING:
     from installer.scripts import ScriptSection
 
-VERSION = 1
 INSTALLER = b"pesto-repro\n"
 _SHEBANG = b"#!python"
 _READABLE = frozenset(
@@ -63,16 +63,13 @@ _READABLE = frozenset(
 _ENCRYPTED = 0x1  # APPNOTE 4.4.4, general purpose bit 0
 
 
-def entries(
-    step: Step,
-    open_input: Callable[[Digest], BinaryIO],
-    stack: ExitStack,
-    scratch: object = None,
-) -> Iterator[Entry]:
-    """The installed files of every wheel of *step*. The wheels stay open until *stack* is closed."""
+def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
+    """The installed files of every wheel of *step*."""
     place = Place(step.params["site"], step.params["prefix"], step.params["python"])
     for pinned in step.inputs:
-        yield from installed(pinned.name, stack.enter_context(open_input(pinned.digest)), place, stack)
+        yield from installed(
+            pinned.name, inputs.stack.enter_context(inputs.open(pinned.digest)), place, inputs.stack
+        )
 
 
 def read_from_wheel(stream: BinaryIO, member: str) -> bytes:

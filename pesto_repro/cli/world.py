@@ -46,7 +46,7 @@ def world_of(project: Project, store: Store, reporter: Reporter, *, offline: boo
     return World(
         fetcher=Fetcher(store, reporter, offline=offline, authorities=indexes.cert),
         indexes=indexes,
-        uv_environment=uv_environment,
+        uv_environment=uv_environment | ({"UV_OFFLINE": "1"} if offline else {}),
         mirrors=cache(partial(_mirrors, project.settings.base.mirror)),
         reporter=reporter,
         now=datetime.now(UTC),

@@ -66,7 +66,7 @@ def _value(value: object) -> str:
         return _string(value)
     if isinstance(value, Mapping):
         return _inline(value)
-    if isinstance(value, Sequence):
+    if isinstance(value, (list, tuple)):
         return _array(value)
     raise TypeError(f"not a value of a lock: {value!r}")
 
