@@ -1,6 +1,6 @@
 """Programs of others that judge what we made: skopeo, podman, a real registry...
 
-A test says ``skopeo = judge("skopeo")`` and gets its path. ``image-spec`` is the folder of that specification's
+A test says ``skopeo = judge("skopeo")`` and gets its path; ``image-spec`` is the folder of its
 JSON Schemas. Where the judge is missing the test is skipped, or
 fails when ``PESTO_REPRO_REQUIRE_JUDGES`` is 1, as it is in CI. The tests' last lines name every judge missed.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ def list_folder(folder: Path) -> Iterator[ProjectFile]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            target = os.readlink(path)
+            target = str(path.readlink())
             _require_inside(name, target, path)
             yield ProjectFile(name, False, 0, path, target)
         elif path.is_file():
@@ -81,7 +80,7 @@ def _require_inside(name: str, target: str, path: Path) -> None:
 
 def _signature(path: Path) -> Signature:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError as error:
         raise BuildError(f"{path} cannot be read: {error.strerror}") from None
     return found.st_size, found.st_mtime_ns, found.st_ino

@@ -12,9 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any, BinaryIO
 
-from pesto_repro.build import archive, debian_system, debs, documents, tree, venv, wheels
 from pesto_repro.build.compress import LayerWriter
 from pesto_repro.build.local import LocalFiles
 from pesto_repro.build.maker import Inputs, Maker
@@ -28,16 +28,24 @@ from pesto_repro.plan import Step
 from pesto_repro.progress import Reporter
 from pesto_repro.store import Store
 
-MAKERS: Mapping[str, Maker] = {
-    "debs": debs.entries,
-    "debian-system": debian_system.entries,
-    "venv": venv.entries,
-    "wheels": wheels.entries,
-    "tree": tree.entries,
-    "documents": documents.entries,
-    "archive": archive.entries,
-    "file": tree.file_entries,
+MAKERS = {
+    "debs": "debs:entries",
+    "debian-system": "debian_system:entries",
+    "venv": "venv:entries",
+    "wheels": "wheels:entries",
+    "tree": "tree:entries",
+    "documents": "documents:entries",
+    "archive": "archive:entries",
+    "file": "tree:file_entries",
 }
+"""Kind of step -> module and function of its maker, imported when a layer is made: most builds make few."""
+
+
+def maker(kind: str) -> Maker:
+    """The maker of *kind*."""
+    module, _, name = MAKERS[kind].partition(":")
+    found: Maker = getattr(import_module(f"pesto_repro.build.{module}"), name)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +157,7 @@ def make(step: Step, shop: Workshop) -> Realised:
         inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack)
         writer = LayerWriter(shop.compression, blob)
         try:
-            entries = arrange(MAKERS[step.kind](step, inputs))
+            entries = arrange(maker(step.kind)(step, inputs))
             write_tar(entries, writer)
         except PestoError as error:
             error.message = f"{step.section} ({step.name}): {error.message}"

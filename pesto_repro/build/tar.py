@@ -36,7 +36,7 @@ class Sink(Protocol):
 
 
 def write_tar(entries: Iterable[Entry], sink: Sink) -> None:
-    """Write *entries*, as :func:`arrange` gives them, as one tar. Raises BuildError for content that is not as announced."""
+    """Write *entries*, as :func:`arrange` gives them, as one tar. Raises BuildError for content of another size."""
     for entry in entries:
         for block in _header(entry):
             sink.write(block)

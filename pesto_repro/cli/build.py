@@ -109,7 +109,7 @@ def _write(target: str, image: Image, found: Locked, shop: Workshop) -> None:
 
 def _workshop(session: Session, found: Locked, *, offline: bool, jobs: int | None = None) -> Workshop:
     world = world_of(found.project, session.store, session.console, offline=offline)
-    pinned = artifacts(found.lock, found.project, world.fetcher, world.indexes, world.mirrors)
+    pinned = artifacts(found.lock, found.project, world)
     make = partial(
         Workshop,
         session.store,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pesto_repro.build.resources import Local
 from pesto_repro.cli.console import show, show_json
 from pesto_repro.cli.locked import Merge, find_lock, read, require_resources, require_rules
 from pesto_repro.cli.options import Session, project_command
@@ -17,7 +18,6 @@ from pesto_repro.lock.drift import changes, require_no_drift
 from pesto_repro.lock.model import Lock, canonicalize_name
 from pesto_repro.project import Project
 from pesto_repro.resolve.lock import Old, lock_project
-from pesto_repro.resolve.resources import Local
 from pesto_repro.sinks import write_text
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pesto_repro.build.compress import describe
 from pesto_repro.build.local import LocalFile, hash_tree
+from pesto_repro.build.resources import Local
 from pesto_repro.digest import Digest
 from pesto_repro.errors import DriftError, LockError
 from pesto_repro.lock import text as lock_text
@@ -17,7 +18,6 @@ from pesto_repro.lock.model import Lock
 from pesto_repro.plan import ASSEMBLY_VERSION, Plan, make_plan
 from pesto_repro.progress import Reporter
 from pesto_repro.project import Project, list_files, lock_path, read_project
-from pesto_repro.resolve.resources import Local
 
 Merge = Literal["root", "deep"]
 

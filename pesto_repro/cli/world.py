@@ -14,15 +14,20 @@ import os
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pesto_repro.cli.indexes import indexes_from_environment
 from pesto_repro.errors import PestoError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.debian import Mirrors, mirrors
+from pesto_repro.fetch.world import World
 from pesto_repro.progress import Reporter
 from pesto_repro.project import Project
-from pesto_repro.resolve.lock import World
 from pesto_repro.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pesto_repro.fetch.index import Indexes
 
 
 def store_at(explicit: Path | None) -> Store:
@@ -35,18 +40,10 @@ def store_at(explicit: Path | None) -> Store:
 
 def world_of(project: Project, store: Store, reporter: Reporter, *, offline: bool = False) -> World:
     """Whom to ask for *project*, by this machine's configuration."""
-    indexes, uv_environment = indexes_from_environment(
-        os.environ,
-        Path.home(),
-        project.root,
-        project.settings.python.index_url,
-        project.settings.python.find_links,
-        [f"--{each.kind} {each.value}" for each in project.index_options],
-    )
+    indexes = cache(partial(_indexes, project, offline))
     return World(
-        fetcher=Fetcher(store, reporter, offline=offline, authorities=indexes.cert),
+        fetcher=Fetcher(store, reporter, offline=offline, authorities=lambda: indexes()[0].cert),
         indexes=indexes,
-        uv_environment=uv_environment | ({"UV_OFFLINE": "1"} if offline else {}),
         mirrors=cache(partial(_mirrors, project.settings.base.mirror)),
         reporter=reporter,
         now=datetime.now(UTC),
@@ -57,6 +54,17 @@ def world_of(project: Project, store: Store, reporter: Reporter, *, offline: boo
 def _cache_folder() -> Path:
     named = os.environ.get("XDG_CACHE_HOME", "")
     return Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+
+
+def _indexes(project: Project, offline: bool) -> tuple[Indexes, Mapping[str, str]]:
+    from pesto_repro.cli.indexes import indexes_from_environment  # imported late: most builds ask nobody
+
+    python = project.settings.python
+    options = [f"--{each.kind} {each.value}" for each in project.index_options]
+    indexes, uv_environment = indexes_from_environment(
+        os.environ, Path.home(), project.root, python.index_url, python.find_links, options
+    )
+    return indexes, uv_environment | ({"UV_OFFLINE": "1"} if offline else {})
 
 
 def _mirrors(stated: str | None) -> Mirrors:

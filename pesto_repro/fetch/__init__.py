@@ -46,8 +46,8 @@ class _Passing(Exception):
 class Fetcher:
     """Brings bytes into *store*. With *offline* it never touches the network, and says what it lacked.
 
-    One Fetcher may be used by several threads. *authorities* is a file of certificate authorities to trust in place
-    of the usual ones; *sleep* is called between tries, with seconds.
+    One Fetcher may be used by several threads. *authorities* gives a file of certificate authorities to trust
+    in place of the usual ones; *sleep* is called between tries, with seconds.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Fetcher:
         reporter: Reporter,
         *,
         offline: bool = False,
-        authorities: Path | None = None,
+        authorities: Callable[[], Path | None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store, self.reporter, self.offline = store, reporter, offline
@@ -216,8 +216,8 @@ class Fetcher:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
-            if self._authorities is not None:
-                session.verify = str(self._authorities)
+            if (trusted := self._authorities()) is not None:
+                session.verify = str(trusted)
         return session
 
     def _refuse_offline(self, label: str) -> NoReturn:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
-from pypi_simple import ACCEPT_JSON_PREFERRED, PYPI_SIMPLE_ENDPOINT, ProjectPage, UnsupportedRepoVersionError
+import pypi_simple
 
 from pesto_repro.errors import FetchError, OfflineError
 from pesto_repro.lock.model import PythonPackage
 
-DEFAULT_INDEX_URL = PYPI_SIMPLE_ENDPOINT
+DEFAULT_INDEX_URL = pypi_simple.PYPI_SIMPLE_ENDPOINT
 """The main index where nothing is configured: the library's own default."""
 FIND_LINKS = "find-links"
 """The name, in the lock, of all places that are no index."""
@@ -151,7 +151,7 @@ def _address(package: PythonPackage, page_url: str, index_url: str, documents: D
         if (folder / package.wheel.name).is_file():
             return (folder / package.wheel.name).as_uri()
         raise FetchError("no such file")
-    content = documents.document(page_url, accept=ACCEPT_JSON_PREFERRED)
+    content = documents.document(page_url, accept=pypi_simple.ACCEPT_JSON_PREFERRED)
     other = None
     for url, sha256 in _listed(content, package, page_url):
         if sha256 in (None, package.wheel.sha256):
@@ -177,13 +177,13 @@ def _listed(content: bytes, package: PythonPackage, page_url: str) -> Iterator[t
             yield each.url, each.digests.get("sha256")
 
 
-def _page(content: bytes, project: str, base: str) -> ProjectPage:
+def _page(content: bytes, project: str, base: str) -> pypi_simple.ProjectPage:
     """The page in either form: JSON (PEP 691) is an object, everything else is HTML (PEP 503)."""
     try:
         if content.lstrip()[:1] == b"{":
-            return ProjectPage.from_json_data(json.loads(content), base)
-        return ProjectPage.from_html(project, content, base)
-    except (ValueError, UnsupportedRepoVersionError):
+            return pypi_simple.ProjectPage.from_json_data(json.loads(content), base)
+        return pypi_simple.ProjectPage.from_html(project, content, base)
+    except (ValueError, pypi_simple.UnsupportedRepoVersionError):
         raise FetchError("its page cannot be understood") from None
 
 

@@ -107,7 +107,9 @@ def _common(ours: PlatformLock, theirs: PlatformLock) -> PlatformLock:
 
 def _parse(text: str, where: str) -> dict[str, Any]:
     if has_conflict(text):
-        raise LockError(f"{where} has the conflict markers of a merge", "run `pesto-repro lock`: it keeps what both sides agree on")
+        raise LockError(
+            f"{where} has the conflict markers of a merge", "run `pesto-repro lock`: it keeps what both sides agree on"
+        )
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:

@@ -6,19 +6,16 @@ project that asks for nothing new gets the same lock back without a question to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 
 from pesto_repro.build.compress import describe
 from pesto_repro.build.documents import read_definitions
+from pesto_repro.build.resources import Local
 from pesto_repro.errors import Problem, ProjectError, ResolveError
-from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch import index as index_room
-from pesto_repro.fetch.debian import Mirrors
-from pesto_repro.fetch.index import Indexes
+from pesto_repro.fetch.world import World
 from pesto_repro.lock.asked import asked
 from pesto_repro.lock.drift import asks_debian_anew, asks_python_anew, drift, versions
 from pesto_repro.lock.model import (
@@ -34,28 +31,15 @@ from pesto_repro.lock.model import (
 from pesto_repro.lock.text import seal
 from pesto_repro.plan import ASSEMBLY_VERSION
 from pesto_repro.plan.make import RUNTIME
-from pesto_repro.progress import Reporter
 from pesto_repro.project import Project
 from pesto_repro.project.documents import dotted
 from pesto_repro.project.service import problems as service_problems
 from pesto_repro.resolve import debian, python
-from pesto_repro.resolve.resources import Local, local_wheels, resolve_resources
+from pesto_repro.resolve.python import LocalWheel
+from pesto_repro.resolve.resources import local_wheels, resolve_resources
 
 _UNSEALED = "sha256:" + "0" * 64
 _OLDEST = "1980-01-01T00:00:00Z"
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Whom to ask. *epoch* is SOURCE_DATE_EPOCH as RFC 3339; *now* is for warnings only."""
-
-    fetcher: Fetcher
-    indexes: Indexes
-    uv_environment: Mapping[str, str]
-    mirrors: Callable[[], Mirrors]
-    reporter: Reporter
-    now: datetime
-    epoch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +77,18 @@ def lock_project(project: Project, platforms: tuple[str, ...], world: World, old
     _require_known(old, project)
     if (kept := _unchanged(old, now, local, project, world)) is not None:
         return kept
-    with ThreadPoolExecutor(max(1, len(platforms))) as pool:
-        resolved = list(pool.map(partial(_platform, project, now, world, old, local), platforms))
-    pinned = tuple(each for each, _ in resolved)
     known = {} if old.lock is None else {each.key: each for each in old.lock.resources}
+    resources = resolve_resources(project, local, world.fetcher, known, upgrade=old.everything)
+    wheels = local_wheels(project, resources, world.fetcher)
+    with ThreadPoolExecutor(max(1, len(platforms))) as pool:
+        resolved = list(pool.map(partial(_platform, project, now, world, old, wheels), platforms))
+    pinned = tuple(each for each, _ in resolved)
     lock = Lock(
         lock_version=LOCK_VERSION,
         content_hash=_UNSEALED,
         assembly=_assembly(project, world.epoch or _epoch(old, [moment for _, moment in resolved])),
         input=now,
-        resources=resolve_resources(project, local, world.fetcher, known, upgrade=old.everything),
+        resources=resources,
         platforms=pinned,
     )
     _check_service(project, pinned[0], world)
@@ -122,7 +108,7 @@ def _unchanged(old: Old, now: Input, local: Local, project: Project, world: Worl
 
 
 def _platform(
-    project: Project, now: Input, world: World, old: Old, local: Local, platform: str
+    project: Project, now: Input, world: World, old: Old, wheels: tuple[LocalWheel, ...], platform: str
 ) -> tuple[PlatformLock, str]:
     """Everything pinned for one platform, and the newest moment among what was asked."""
     pins = old.pins(platform)
@@ -134,11 +120,11 @@ def _platform(
     _require_python(project, interpreter)
     same_python = pins is not None and pins.python == interpreter
     if pins and old.whole and same_python and not asks_python_anew(changes) and not old.packages:
-        wheels, moment = pins.packages, ""
+        chosen, moment = pins.packages, ""
     else:
-        wheels, moment = _python(project, platform, interpreter, world, old, local)
+        chosen, moment = _python(project, platform, interpreter, world, old, wheels)
     moments = [moment, *(_rfc3339(each.snapshot) for each in packages)]
-    found = PlatformLock(platform=platform, python=interpreter, debian=packages, packages=wheels)
+    found = PlatformLock(platform=platform, python=interpreter, debian=packages, packages=chosen)
     return found, max(moments)
 
 
@@ -164,7 +150,12 @@ def _debian(
 
 
 def _python(
-    project: Project, platform: str, interpreter: Interpreter, world: World, old: Old, local: Local
+    project: Project,
+    platform: str,
+    interpreter: Interpreter,
+    world: World,
+    old: Old,
+    wheels: tuple[LocalWheel, ...],
 ) -> tuple[tuple[PythonPackage, ...], str]:
     pins = old.pins(platform)
     settings = project.settings
@@ -175,12 +166,13 @@ def _python(
         closure=settings.runtime.closure,
         python=interpreter,
         platform=platform,
-        wheels=local_wheels(project, local, world.fetcher),
+        wheels=wheels,
         keep=pins.packages if pins else (),
         upgrade=old.everything,
         upgrade_packages=old.packages,
     )
-    found = python.resolve(request, world.indexes, world.uv_environment, world.fetcher.pin, world.reporter)
+    indexes, environment = world.indexes()
+    found = python.resolve(request, indexes, environment, world.fetcher.pin, world.reporter)
     return found.packages, found.newest or ""
 
 
@@ -237,7 +229,7 @@ def _check_service(project: Project, locked: PlatformLock, world: World) -> None
     fetcher.blob(
         wheel.digest,
         wheel.size,
-        lambda: index_room.urls(runtime, world.indexes, fetcher),
+        lambda: index_room.urls(runtime, world.indexes()[0], fetcher),
         wheel.name,
     )
     with fetcher.store.open(wheel.digest) as stream:
