@@ -46,9 +46,7 @@ def lock(project: Path, *arguments: str | Path, store: Path, **how: Any) -> dict
     return _json(run("lock", project, *arguments, "--json", "--store", store, **how))
 
 
-def build(
-    project: Path, *arguments: str | Path, store: Path, output: str | Path, **how: Any
-) -> dict[str, Any]:
+def build(project: Path, *arguments: str | Path, store: Path, output: str | Path, **how: Any) -> dict[str, Any]:
     """``build PROJECT *arguments --json``: what it printed. *output* is a file or ``oci:FOLDER``."""
     return _json(run("build", project, *arguments, "-o", output, "--json", "--store", store, **how))
 

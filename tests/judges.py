@@ -1,8 +1,8 @@
 """Programs of others that judge what we made: skopeo, podman, a real registry...
 
-A test says ``skopeo = judge("skopeo")`` and gets its path; ``image-spec`` is the folder of its
-JSON Schemas. Where the judge is missing the test is skipped, or
-fails when ``PESTO_REPRO_REQUIRE_JUDGES`` is 1, as it is in CI. The tests' last lines name every judge missed.
+A test says ``skopeo = judge("skopeo")`` and gets its path; ``judge("image-spec")`` is the folder of that
+specification's JSON Schemas. Where the judge is missing the test is skipped, or fails when
+``PESTO_REPRO_REQUIRE_JUDGES`` is 1, as it is in CI. The tests' last lines name every judge missed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def judge(name: str) -> str:
 
 def _program(name: str) -> str | None:
     # Debian keeps some of them where only root looks.
-    return shutil.which(
-        name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    )
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]))
 
 
 def _folder(name: str) -> str | None:

@@ -111,31 +111,17 @@ def test_skopeo_makes_docker_archives_of_it(built: Built, tmp_path: Path) -> Non
         target.unlink()
 
 
-def test_umoci_unpacks_it(built: Built, tmp_path: Path) -> None:
-    """Unpacked without root's rights, with all that the platform's Python needs.
-
-    umoci takes a tag for ambiguous that names an index, so skopeo picks the platform for it.
-    """
-    umoci = judge("umoci")
-    for architecture in built.architectures:
-        layout, bundle = one_platform(built, architecture, tmp_path), tmp_path / "bundle"
-        call(umoci, "unpack", "--rootless", "--image", f"{layout}:one", bundle)
-        root = bundle / "rootfs"
-        assert (root / "opt/algo-service/algorithm/process.py").is_file()
-        assert Path("/usr/bin/python3.13") == (root / "opt/venv/bin/python").readlink()
-        assert (root / "usr/bin/python3.13").is_file()
-        assert (root / "etc/ssl/certs/ca-certificates.crt").read_text().count("BEGIN CERTIFICATE") > 100
-        shutil.rmtree(bundle)
-        shutil.rmtree(layout)
-
-
 @pytest.mark.parametrize("built", ["one platform"], indirect=True)
 def test_umoci_unpacks_an_archive_s_own_layout(built: Built, tmp_path: Path) -> None:
     """Untarred, an archive is the layout that umoci reads, under the image's reference."""
     umoci, reference = judge("umoci"), built.made["reference"]
     assert [reference] == call(umoci, "ls", "--layout", built.layout).split()
     call(umoci, "unpack", "--rootless", "--image", f"{built.layout}:{reference}", tmp_path / "bundle")
-    assert (tmp_path / "bundle/rootfs/etc/passwd").is_file()
+    root = tmp_path / "bundle/rootfs"
+    assert (root / "opt/algo-service/algorithm/process.py").is_file()
+    assert Path("/usr/bin/python3.13") == (root / "opt/venv/bin/python").readlink()
+    assert (root / "usr/bin/python3.13").is_file()
+    assert (root / "etc/ssl/certs/ca-certificates.crt").read_text().count("BEGIN CERTIFICATE") > 100
     shutil.rmtree(tmp_path / "bundle")
 
 
@@ -190,7 +176,7 @@ def checker(name: str) -> jsonschema.protocols.Validator:
     folder = Path(judge("image-spec"))
 
     def resource(uri: str) -> Resource[Any]:
-        return Resource(json.loads((folder / uri.rpartition("/")[2]).read_bytes()), DRAFT4)
+        return DRAFT4.create_resource(json.loads((folder / uri.rpartition("/")[2]).read_bytes()))
 
     registry: Registry[Any] = Registry(retrieve=resource)  # type: ignore[call-arg]
     return jsonschema.Draft4Validator(resource(name).contents, registry=registry)
@@ -255,7 +241,11 @@ def test_others_read_every_compression(compression: str, warm_store: Path, tmp_p
     suffix = {"zstd": "tar+zstd", "none": "tar"}[compression]
     seen = json.loads(call(judge("skopeo"), "inspect", "--raw", f"oci-archive:{archive}"))
     assert {f"application/vnd.oci.image.layer.v1.{suffix}"} == {each["mediaType"] for each in seen["layers"]}
-    call(judge("skopeo"), "copy", f"oci-archive:{archive}", f"docker-archive:{tmp_path}/docker.tar:copied:1")
+    # Not to a docker archive: Debian 12's skopeo has no zstd for those.
+    raw = tmp_path / "raw"
+    call(judge("skopeo"), "copy", "--dest-decompress", f"oci-archive:{archive}", f"dir:{raw}")
+    assert {each.removeprefix("sha256:") for each in described(made)[0][1]} <= {each.name for each in raw.iterdir()}
+    shutil.rmtree(raw)
     with loaded(archive) as name:
         (inspected,) = json.loads(call(judge("podman"), "image", "inspect", name))
     assert described(made)[0][1] == inspected["RootFS"]["Layers"]
@@ -273,7 +263,7 @@ def test_each_platform_has_only_its_own_machine_code(built: Built, tmp_path: Pat
         raw = tmp_path / architecture
         choose = ("--override-os", "linux", "--override-arch", architecture)
         call(judge("skopeo"), *choose, "copy", "--dest-decompress", f"oci-archive:{built.archive}", f"dir:{raw}")
-        found = {}
+        found: dict[str, int] = {}
         for layer in platform["layers"]:
             found |= machines(raw / layer["diff_id"].removeprefix("sha256:"))
         shutil.rmtree(raw)
@@ -306,7 +296,10 @@ print(json.dumps([platform.machine(), sys.prefix, int(numpy.arange(5).sum()), le
 
 @pytest.mark.parametrize("built", ["two platforms"], indirect=True)
 def test_the_other_platform_s_python_runs(built: Built, tmp_path: Path) -> None:
-    """Under an emulator the image's Python finds its environment, numpy's machine code and the authorities."""
+    """Under an emulator the image's Python finds its environment, numpy's machine code and the authorities.
+
+    umoci takes a tag that names an index for ambiguous, so skopeo picks the platform for it.
+    """
     layout, bundle = one_platform(built, "arm64", tmp_path), tmp_path / "bundle"
     call(judge("umoci"), "unpack", "--rootless", "--image", f"{layout}:one", bundle)
     listed = call("/sbin/ldconfig", "-p", "-C", bundle / "rootfs/etc/ld.so.cache")
@@ -324,13 +317,11 @@ def emulated(root: Path, code: str) -> str:
     emulator = judge("qemu-aarch64")
     libraries = Path("/usr/lib/x86_64-linux-gnu")
     loader = libraries / "ld-linux-x86-64.so.2"
-    mounts = ["--bind", root, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    mounts: list[str | Path] = ["--bind", root, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     for path in (libraries, Path(emulator)):
         mounts += ["--ro-bind", path, path]
-    return call(
-        *(judge("bwrap"), "--unshare-all", "--clearenv", "--uid", "65532", "--gid", "65532", *mounts),
-        *(loader, emulator, "/opt/venv/bin/python", "-c", code),
-    )
+    jail = [judge("bwrap"), "--unshare-all", "--clearenv", "--uid", "65532", "--gid", "65532", *mounts]
+    return call(*jail, loader, emulator, "/opt/venv/bin/python", "-c", code)
 
 
 def one_platform(built: Built, architecture: str, parent: Path) -> Path:

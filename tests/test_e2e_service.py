@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import json
@@ -36,14 +37,20 @@ Serve = Callable[..., dict[str, Any]]
 def tester(runtime_wheel: Path, test_cache: Path) -> Path:
     """A folder to import upstream's tester from: PESTO's wheel and what it needs, made once per machine."""
     folder = test_cache / f"tester-{upstream.VERSION}-{sys.implementation.cache_tag}"
-    if not folder.exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--target"]
-        with tempfile.TemporaryDirectory(dir=test_cache) as scratch:
-            made = Path(scratch, "tester")
-            subprocess.run([*pip, made, *TESTER_NEEDS], check=True)
-            subprocess.run([*pip, made, "--no-deps", runtime_wheel], check=True)
-            made.rename(folder)
+    with Path(f"{folder}.lock").open("w") as handle:  # several workers may ask at once
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not folder.exists():
+            _install(runtime_wheel, folder)
     return folder
+
+
+def _install(wheel: Path, folder: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--target"]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch, "tester")
+        subprocess.run([*pip, made, *TESTER_NEEDS], check=True)
+        subprocess.run([*pip, made, "--no-deps", wheel], check=True)
+        made.rename(folder)
 
 
 @pytest.fixture
@@ -259,9 +266,7 @@ def test_profiles_merge_as_the_documentation_says(template: Path, warm_store: Pa
     assert len(MERGED) == len(set(digests.values()))
 
 
-def test_build_json_names_the_image_and_nothing_else(
-    locked_template: Path, warm_store: Path, tmp_path: Path
-) -> None:
+def test_build_json_names_the_image_and_nothing_else(locked_template: Path, warm_store: Path, tmp_path: Path) -> None:
     """Another name, another version, another build file: other references, one digest, no new lock."""
     names = [("algo-service", "1.0.0.dev0"), ("other", "1.0.0.dev0"), ("algo-service", "2.0")]
     original = build(locked_template, store=warm_store, output=tmp_path / "image.tar")

@@ -111,7 +111,7 @@ def unplaced(handler: _Handler) -> None:
 
 
 def status(code: int, **headers: str) -> Answer:
-    return lambda handler: handler.send(code, b"", **headers)
+    return lambda handler: handler.send(code, b"", None, **headers)
 
 
 def silent(handler: _Handler) -> None:
@@ -182,7 +182,9 @@ def partials(store: Store) -> list[bytes]:
 
 @pytest.mark.parametrize("answer", [whole, rangeless])
 @pytest.mark.parametrize("size", [len(CONTENT), None])
-def test_a_blob_arrives(server: Server, store: Store, fetcher: Fetcher, answer: Callable[..., None], size: int | None) -> None:
+def test_a_blob_arrives(
+    server: Server, store: Store, fetcher: Fetcher, answer: Callable[..., None], size: int | None
+) -> None:
     """Once: what is in the store is not asked for again, nor are its addresses."""
     server.answers["/a"] = [partial(answer, CONTENT)]
     get(fetcher, server.url(), size=size)
@@ -290,9 +292,7 @@ def test_wrong_bytes(server: Server, store: Store, fetcher: Fetcher) -> None:
     with pytest.raises(MismatchError) as caught:
         get(fetcher, server.url())
     actual = Digest.of(bytes(len(CONTENT)))
-    assert (
-        f"numpy 2.3.1 is not what was pinned: expected {DIGEST}, {server.url()} has {actual}" == caught.value.message
-    )
+    assert f"numpy 2.3.1 is not what was pinned: expected {DIGEST}, {server.url()} has {actual}" == caught.value.message
     assert "if the change is wanted, lock again with -U; if not, find out who changed it" == caught.value.hint
     assert not Store(store.root).has(DIGEST)
     assert [] == partials(store)
@@ -359,7 +359,9 @@ def test_several_addresses_that_all_fail(server: Server, fetcher: Fetcher) -> No
         (hangs_up, 0.5),
     ],
 )
-def test_what_may_pass_is_tried_again(server: Server, fetcher: Fetcher, delays: list[float], answer: Answer, waited: float) -> None:
+def test_what_may_pass_is_tried_again(
+    server: Server, fetcher: Fetcher, delays: list[float], answer: Answer, waited: float
+) -> None:
     """After the time that the server asks for, within reason."""
     server.answers["/a"] = [answer, partial(whole, b"document")]
     assert b"document" == fetcher.document(server.url())
@@ -533,11 +535,12 @@ def test_many_at_once(server: Server, store: Store, fetcher: Fetcher) -> None:
     contents = {f"/{number}": b"%d" % number * 1000 for number in range(20)}
     for path, content in contents.items():
         server.answers[path] = [partial(whole, content)]
-    jobs = [
-        partial(fetcher.blob, Digest.of(content), len(content), lambda path=path: [server.url(path)], path)
-        for path, content in contents.items()
-    ]
-    fetcher.many(jobs * 2)
+
+
+    def job(path: str) -> None:
+        fetcher.blob(Digest.of(contents[path]), len(contents[path]), lambda: [server.url(path)], path)
+
+    fetcher.many(partial(job, path) for path in [*contents, *contents])
     assert sorted(contents) == sorted(path for path, _ in server.seen)
     assert all(Store(store.root).has(Digest.of(content)) for content in contents.values())
 
@@ -557,7 +560,7 @@ def test_the_first_failure_ends_many(fetcher: Fetcher) -> None:
     failed = threading.Event()
     timer = threading.Timer(0.2, failed.set)
     timer.start()
-    with pytest.raises(FetchError, match="^first$"):
+    with pytest.raises(FetchError, match=r"^first$"):
         fetcher.many(partial(job, number) for number in range(fetch.PARALLEL))
     timer.join()
     assert list(range(fetch.PARALLEL)) == sorted(begun)

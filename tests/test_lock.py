@@ -68,7 +68,9 @@ def deb(name: str, version: str, architecture: str = "amd64", size: int = 2000) 
     )
 
 
-def platform(name: str = "linux/amd64", *packages: PythonPackage, debian: tuple[DebianPackage, ...] = ()) -> PlatformLock:
+def platform(
+    name: str = "linux/amd64", *packages: PythonPackage, debian: tuple[DebianPackage, ...] = ()
+) -> PlatformLock:
     python = Interpreter(version="3.13.5", executable="/usr/bin/python3.13", libc="glibc 2.41")
     return PlatformLock(platform=name, python=python, packages=packages, debian=debian)
 
@@ -129,7 +131,7 @@ LOCK = sealed(
 
 # -- canonical TOML ----------------------------------------------------------------------------------------------
 
-_TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _PLAIN = _TEXTS | st.booleans() | st.integers(-(2**63), 2**63 - 1)
 _VALUES = st.recursive(_PLAIN, lambda each: st.lists(each, max_size=3) | st.dictionaries(_TEXTS, each, max_size=3))
 _TABLES = st.dictionaries(_TEXTS | st.just("platforms"), _VALUES, max_size=5)
@@ -381,7 +383,7 @@ def test_agreement_on_platforms_and_resources() -> None:
             ["requirements.m was m.zip -> /m, is n.zip -> /m (python)"],
         ),
     ],
-)  # fmt: skip
+)
 def test_drift_is_told_by_value(field: str, locked: object, now: object, told: list[str]) -> None:
     """Each field of what was asked, each way in which it may differ."""
     before, after = asked(**{field: locked}), asked(**{field: now})
@@ -441,8 +443,24 @@ def test_what_a_drift_asks_anew(changed: dict[str, Any], python: bool, debian: b
 
 def test_changes_between_locks() -> None:
     """Added, removed, renewed; Python's tzdata is not Debian's; the platform is said where there are several."""
-    before = sealed(platform("linux/amd64", wheel("a", "1"), wheel("b", "1"), wheel("tzdata", "2025.1"), debian=(deb("tzdata", "2025a-1"), deb("x", "1"))))
-    after = sealed(platform("linux/amd64", wheel("b", "2"), wheel("c", "1"), wheel("tzdata", "2025.2"), debian=(deb("tzdata", "2025b-1"), deb("x", "1"))))
+    before = sealed(
+        platform(
+            "linux/amd64",
+            wheel("a", "1"),
+            wheel("b", "1"),
+            wheel("tzdata", "2025.1"),
+            debian=(deb("tzdata", "2025a-1"), deb("x", "1")),
+        )
+    )
+    after = sealed(
+        platform(
+            "linux/amd64",
+            wheel("b", "2"),
+            wheel("c", "1"),
+            wheel("tzdata", "2025.2"),
+            debian=(deb("tzdata", "2025b-1"), deb("x", "1")),
+        )
+    )
     assert [
         "- a 1",
         "~ b 1 -> 2",

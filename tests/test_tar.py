@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import random
 import stat
 import subprocess
@@ -239,7 +240,10 @@ def test_sizes_beyond_eight_gibibytes(size: int) -> None:
 
 def test_special_directories_keep_their_mode() -> None:
     """A file in /tmp must not make /tmp 0755 for everybody; who says another mode gets it."""
-    modes = {each.name: each.mode for each in members(tarred(data("tmp/a", b""), data("root/b/c", b""), data("var/tmp/d", b"")))}
+    modes = {
+        each.name: each.mode
+        for each in members(tarred(data("tmp/a", b""), data("root/b/c", b""), data("var/tmp/d", b"")))
+    }
     assert {
         "root": 0o700,
         "root/b": 0o755,
@@ -348,7 +352,7 @@ def test_every_opened_content_is_closed() -> None:
 
 def _cut(content: bytes, cuts: list[int]) -> Iterator[bytes]:
     edges = [0, *sorted(cut % (len(content) + 1) for cut in cuts), len(content)]
-    return (content[start:end] for start, end in zip(edges, edges[1:], strict=False))
+    return (content[start:end] for start, end in itertools.pairwise(edges))
 
 
 _CONTENT = _mixed()[: 2 * PIECE + 12345]
@@ -388,7 +392,9 @@ def test_a_cut_stream_is_told(compression: str, cut: int) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-@pytest.mark.parametrize("broken", [b"no such stream", b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + b"\xff" * 20, b"\x28\xb5\x2f\xfd" + b"\xff" * 20])
+@pytest.mark.parametrize(
+    "broken", [b"no such stream", b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + b"\xff" * 20, b"\x28\xb5\x2f\xfd" + b"\xff" * 20]
+)
 def test_a_corrupt_stream_is_told(compression: str, broken: bytes) -> None:
     """As an expected failure, through the stream as well."""
     with pytest.raises(BuildError, match=f"^not a {compression} stream: "):

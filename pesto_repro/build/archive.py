@@ -139,8 +139,8 @@ def _open_tar(stream: BinaryIO, name: str, inputs: Inputs) -> tarfile.TarFile:
             with decompress(stream) as plain:
                 shutil.copyfileobj(plain, scratch, 1 << 20)
             scratch.seek(0)
-            return tarfile.open(fileobj=scratch, mode="r:")
-    return tarfile.open(fileobj=stream, mode="r:")
+            return tarfile.open(fileobj=scratch, mode="r:", encoding="utf-8")
+    return tarfile.open(fileobj=stream, mode="r:", encoding="utf-8")
 
 
 def _tar(archive: tarfile.TarFile) -> Iterator[_Member]:

@@ -173,7 +173,7 @@ def _unpacked(parts: Mapping[str, BinaryIO], stem: str) -> IO[bytes]:
 
 def _control(packed: IO[bytes]) -> dict[str, bytes]:
     found = {}
-    with packed, tarfile.open(fileobj=packed, mode="r|") as tar:
+    with packed, tarfile.open(fileobj=packed, mode="r|", encoding="utf-8") as tar:
         for info in tar:
             if info.isreg() and (content := tar.extractfile(info)) is not None:
                 found[_clean(info.name)] = content.read()
@@ -183,7 +183,7 @@ def _control(packed: IO[bytes]) -> dict[str, bytes]:
 
 
 def _data(packed: IO[bytes], scratch: IO[bytes], keep: Callable[[str], bool]) -> Iterator[Member]:
-    with packed, tarfile.open(fileobj=packed, mode="r|") as tar:
+    with packed, tarfile.open(fileobj=packed, mode="r|", encoding="utf-8") as tar:
         for info in tar:
             path = _clean(info.name)
             if path == ".":

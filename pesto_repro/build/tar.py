@@ -174,9 +174,7 @@ def _pax_record(key: str, value: str) -> bytes:
     return str(length).encode() + rest
 
 
-def _ustar(
-    name: bytes, prefix: bytes, mode: int, uid: int, gid: int, size: int, kind: bytes, target: bytes
-) -> bytes:
+def _ustar(name: bytes, prefix: bytes, mode: int, uid: int, gid: int, size: int, kind: bytes, target: bytes) -> bytes:
     fields = (
         name.ljust(100, b"\0"),
         b"%07o\0" % mode,

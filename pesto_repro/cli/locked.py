@@ -57,7 +57,7 @@ def find_lock(project: Project, request: Request) -> tuple[Path, str | None]:
     """Where the lock lies, and its text if it is there."""
     path = lock_path(project, request.lockfile)
     try:
-        return path, path.read_text()
+        return path, path.read_text("utf-8")
     except FileNotFoundError:
         return path, None
     except (OSError, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ stdout is data, stderr is talk. Exit codes: 0 done, 1 an expected failure (``err
 from __future__ import annotations
 
 import os
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -55,6 +56,9 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
+    if arguments is None and sys.getfilesystemencoding() != "utf-8":
+        # File names are bytes: read by another encoding they would be other names, and another image.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -26,6 +26,7 @@ def asked(project: Project, platforms: tuple[str, ...]) -> Input:
         requires=project.requires,
         constraints=project.constraints,
         max_layers=settings.layers.max,
+        compression=settings.layers.compression,
         user=settings.image.user,
         labels=dict(settings.image.labels),
         environments=dict(project.environments),

@@ -28,6 +28,7 @@ _VALUES = {
     "runtime": "runtime.package",
     "closure": "runtime.closure",
     "max_layers": "layers.max",
+    "compression": "layers.compression",
     "user": "image.user",
 }
 

@@ -42,9 +42,7 @@ def canonicalize_name(name: str) -> str:
 class Table(BaseModel):
     """A table of the lock: frozen, unknown keys refused, ``snake_case`` here is ``kebab-case`` there."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=_kebab, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, populate_by_name=True)
 
 
 class Pin(Table):
@@ -95,6 +93,7 @@ class Input(Table):
     requires: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     max_layers: int
+    compression: Literal["gzip", "zstd", "none"] = "gzip"
     user: str
     labels: dict[str, str] = {}
     environments: dict[str, str] = {}

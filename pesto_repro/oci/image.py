@@ -127,8 +127,7 @@ def _config(recipe: Recipe, layers: Sequence[Layer]) -> dict[str, Any]:
         "config": _execution(recipe),
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         "history": [
-            {"created": recipe.created, "created_by": f"pesto-repro {layer.kind}: {layer.name}"}
-            for layer in layers
+            {"created": recipe.created, "created_by": f"pesto-repro {layer.kind}: {layer.name}"} for layer in layers
         ],
     }
 
