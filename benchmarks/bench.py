@@ -226,7 +226,8 @@ def compare(contestants: Sequence[Contestant], runs: int) -> list[list[list[Ran]
         for case, row in zip(CASES, found, strict=True):
             for contestant, ran in zip(contestants, row, strict=True):
                 build = _build(case, contestant, f"round {number}")
-                print(f"round {number}: {case.title}: {build.seconds:.2f} s", file=sys.stderr)
+                who = type(contestant).__name__.lower()
+                print(f"round {number}: {case.title}: {who} {build.seconds:.2f} s", file=sys.stderr)
                 if number:
                     ran.append(build)
     return found

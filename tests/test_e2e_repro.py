@@ -81,7 +81,7 @@ def with_resources(project: Path) -> Path:
     """The *project* with a file, a directory and an archive more."""
     data = project / "data"
     (data / "tables").mkdir(parents=True)
-    (data / "tables/one.txt").write_text("one\n")
+    (data / "tables/größe.txt").write_text("one\n")
     (data / "tables/two.sh").write_text("#!/bin/sh\n")
     (data / "tables/two.sh").chmod(0o755)
     (data / "note.txt").write_text("a note\n")
@@ -371,7 +371,7 @@ def plain_layers(built: Built, folder: Path) -> Iterator[tuple[str, str]]:
     """Layers of moderate size as plain tars: (path, digest of the compressed layer)."""
     folder.mkdir()
     for each in built.layers:
-        if each["size"] < 2_000_000:
+        if each["size"] < 1_000_000:
             blob = built.full / "blobs/sha256" / each["digest"].removeprefix("sha256:")
             path = folder / blob.name
             path.write_bytes(gzip.decompress(blob.read_bytes()))

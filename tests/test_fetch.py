@@ -18,7 +18,9 @@ import pytest
 from pesto_repro import fetch
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, MismatchError, OfflineError
-from pesto_repro.fetch import PIECE, Fetcher, redact
+from pesto_repro.fetch import Fetcher, redact
+from pesto_repro.fetch import http as http_room
+from pesto_repro.fetch.http import PIECE
 from pesto_repro.progress import Activity, Reporter
 from pesto_repro.store import Store
 
@@ -165,7 +167,7 @@ def fetcher(store: Store, delays: list[float]) -> Iterator[Fetcher]:
     """One that does not really wait."""
     found = Fetcher(store, _Watching(), sleep=delays.append)
     yield found
-    found._session().close()
+    found.close()
 
 
 def get(fetcher: Fetcher, *urls: str, digest: Digest = DIGEST, size: int | None = len(CONTENT)) -> None:
@@ -400,7 +402,7 @@ def test_a_server_that_stays_ill(server: Server, fetcher: Fetcher, delays: list[
 
 def test_a_silent_server(server: Server, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up, not waited for."""
-    monkeypatch.setattr(fetch, "TIMEOUT", (1.0, 0.05))
+    monkeypatch.setattr(http_room, "TIMEOUT", (1.0, 0.05))
     server.answers["/a"] = [silent]
     with pytest.raises(FetchError) as caught:
         fetcher.document(server.url())
@@ -443,7 +445,7 @@ def test_credentials_are_used_and_never_told(
     server: Server, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
     """Neither those before the host nor those in a query, whatever goes wrong."""
-    monkeypatch.setattr(fetch, "TIMEOUT", (1.0, 0.05))
+    monkeypatch.setattr(http_room, "TIMEOUT", (1.0, 0.05))
     server.answers["/a?token=hidden"] = [answer]
     url = server.url("/a?token=hidden", userinfo="me:secret@")
     for action in (lambda: get(fetcher, url), lambda: fetcher.document(url, limit=1)):
@@ -535,7 +537,6 @@ def test_many_at_once(server: Server, store: Store, fetcher: Fetcher) -> None:
     contents = {f"/{number}": b"%d" % number * 1000 for number in range(20)}
     for path, content in contents.items():
         server.answers[path] = [partial(whole, content)]
-
 
     def job(path: str) -> None:
         fetcher.blob(Digest.of(contents[path]), len(contents[path]), lambda: [server.url(path)], path)

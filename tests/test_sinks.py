@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,19 +207,18 @@ def test_where_nothing_can_be_written(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     hint = "free some space, or choose another place"
     image = an_image(store)
-    expected = {
-        lambda: write_archive(
-            image, REFERENCE, tmp_path / "folder", store
-        ): f"{tmp_path}/folder cannot be written: Is a directory",
-        lambda: write_archive(
-            image, REFERENCE, tmp_path / "file" / "a", store
-        ): f"{tmp_path}/file/a cannot be written: File exists",
-        lambda: write_layout(
-            image, REFERENCE, tmp_path / "file", store
-        ): f"{tmp_path}/file cannot be written: Not a directory",
-        lambda: write_text(tmp_path / "folder", "x"): f"{tmp_path}/folder cannot be written: Is a directory",
-    }
-    for action, message in expected.items():
+    folder, below = tmp_path / "folder", tmp_path / "file" / "a"
+    expected: list[tuple[Callable[[], object], str]] = [
+        (partial(write_archive, image, REFERENCE, folder, store), f"{folder} cannot be written: Is a directory"),
+        (partial(write_archive, image, REFERENCE, below, store), f"{below} cannot be written: File exists"),
+        (partial(write_layout, image, REFERENCE, below, store), f"{below} cannot be written: File exists"),
+        (
+            partial(write_layout, image, REFERENCE, below.parent, store),
+            f"{below.parent} cannot be written: Not a directory",
+        ),
+        (partial(write_text, folder, "x"), f"{folder} cannot be written: Is a directory"),
+    ]
+    for action, message in expected:
         with pytest.raises(BuildError) as caught:
             action()
         assert (message, hint) == (caught.value.message, caught.value.hint)

@@ -7,7 +7,6 @@ stdout is data, stderr is talk. Exit codes: 0 done, 1 an expected failure (``err
 from __future__ import annotations
 
 import os
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module

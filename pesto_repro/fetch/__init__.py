@@ -11,31 +11,35 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
-
-import requests
 
 from pesto_repro.digest import CHUNK, Digest, hash_stream
 from pesto_repro.errors import FetchError, MismatchError, OfflineError
 from pesto_repro.progress import Activity, Reporter
 from pesto_repro.store import Store
 
+if TYPE_CHECKING:
+    from pesto_repro.fetch.http import Http
+
 T = TypeVar("T")
 
 TRIES = 5
-TIMEOUT = (10.0, 60.0)
-"""Seconds to connect, and seconds without a byte."""
 PARALLEL = 8
-PIECE = 64 << 10
-"""Bytes read at once: so many are lost at most when a connection breaks off."""
-_CUT = "the connection ended too early"
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
-_BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
-class _Passing(Exception):
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body: its *pieces*, its *total* size if known, the offset at which it starts (-1: not said)."""
+
+    pieces: Iterator[bytes]
+    total: int | None
+    start: int
+
+
+class PassingError(Exception):
     """A failure that may pass: worth another try after *delay* seconds (None: the usual one)."""
 
     def __init__(self, reason: str, delay: float | None = None) -> None:
@@ -61,16 +65,17 @@ class Fetcher:
     ) -> None:
         self.store, self.reporter, self.offline = store, reporter, offline
         self._sleep, self._authorities = sleep, authorities
-        self._local = threading.local()
+        self._http: Http | None = None
+        self._lock = threading.Lock()
 
     def document(self, url: str, *, limit: int = 64 << 20, accept: str | None = None) -> bytes:
         """The bytes at *url*, unpinned: at most *limit*. Raises FetchError, OfflineError when offline."""
 
         def attempt() -> bytes:
             headers = {"Accept-Encoding": "gzip"} | ({"Accept": accept} if accept else {})
-            with self._get(url, headers) as (pieces, _, _):
+            with self._get(url, headers) as answer:
                 found = bytearray()
-                for piece in pieces:
+                for piece in answer.pieces:
                     found += piece
                     if len(found) > limit:
                         raise FetchError(f"{redact(url)} is larger than {limit} bytes")
@@ -103,11 +108,11 @@ class Fetcher:
 
         def attempt() -> tuple[Digest, int]:
             with (
-                self._get(url, {}) as (pieces, total, _),
-                self.reporter.activity("download", label, total) as activity,
+                self._get(url, {}) as answer,
+                self.reporter.activity("download", label, answer.total) as activity,
                 self.store.writer() as blob,
             ):
-                for piece in pieces:
+                for piece in answer.pieces:
                     blob.write(piece)
                     activity.advance(len(piece))
                 return blob.commit(), blob.size
@@ -162,12 +167,12 @@ class Fetcher:
                 have = handle.truncate(0)
             elif have >= size:
                 return
-            with self._get(url, {"Range": f"bytes={have}-"} if have else {}) as (pieces, _, start):
-                if start != have:
+            with self._get(url, {"Range": f"bytes={have}-"} if have else {}) as answer:
+                if answer.start != have:
                     handle.truncate(0)
-                if start not in (0, have):
-                    raise _Passing("it answered with another range than was asked")
-                for piece in pieces:
+                if answer.start not in (0, have):
+                    raise PassingError("it answered with another range than was asked")
+                for piece in answer.pieces:
                     handle.write(piece)
                     activity.advance(len(piece))
                     if size is not None and handle.tell() > size:
@@ -179,46 +184,43 @@ class Fetcher:
         return hash_stream(handle)[0]  # type: ignore[arg-type]
 
     @contextlib.contextmanager
-    def _get(self, url: str, headers: dict[str, str]) -> Iterator[tuple[Iterator[bytes], int | None, int]]:
-        """(pieces, total size if known, offset of the first piece) of what lies at *url*."""
-        if self.offline and not url.startswith("file:"):
-            self._refuse_offline(redact(url))
+    def _get(self, url: str, headers: dict[str, str]) -> Iterator[Answer]:
+        """What lies at *url*, a local file or a web address."""
         if url.startswith("file:"):
             with _open_file(url) as stream:
-                yield iter(lambda: stream.read(CHUNK), b""), None, 0
+                yield Answer(iter(lambda: stream.read(CHUNK), b""), None, 0)
             return
-        asked = {"Accept-Encoding": "identity", **headers}
-        with self._session().get(url, stream=True, timeout=TIMEOUT, headers=asked) as response:
-            _check_status(response, url)
-            start = _range_start(response)
-            length = response.headers.get("Content-Length")
-            encoded = "Content-Encoding" in response.headers
-            total = start + int(length) if length and length.isdigit() and not encoded else None
-            yield _whole(response, total, start), total, start
+        if self.offline:
+            self._refuse_offline(redact(url))
+        with self._connections().get(url, headers) as answer:
+            yield answer
 
     def _retried(self, url: str, attempt: Callable[[], T]) -> T:
-        for number in range(TRIES):
+        for number in range(TRIES - 1):
             try:
                 return attempt()
-            except (*_BROKEN, _Passing) as error:
-                if number == TRIES - 1:
-                    raise FetchError(
-                        f"{redact(url)} cannot be read: {_reason(error)}",
-                        "check the network and the address, then run the command again",
-                    ) from None
-                delay = error.delay if isinstance(error, _Passing) else None
-                self._sleep(min(60.0, delay if delay is not None else 0.5 * 2**number))
-            except (requests.RequestException, ValueError) as error:
-                raise FetchError(f"{redact(url)} cannot be read: {_reason(error)}") from None
-        raise AssertionError("unreachable")
+            except PassingError as error:
+                self._sleep(min(60.0, error.delay if error.delay is not None else 0.5 * 2**number))
+        try:
+            return attempt()
+        except PassingError as error:
+            raise FetchError(
+                f"{redact(url)} cannot be read: {error}",
+                "check the network and the address, then run the command again",
+            ) from None
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = requests.Session()
-            if (trusted := self._authorities()) is not None:
-                session.verify = str(trusted)
-        return session
+    def close(self) -> None:
+        """Close every connection."""
+        if self._http is not None:
+            self._http.close()
+
+    def _connections(self) -> Http:
+        with self._lock:
+            if self._http is None:
+                from pesto_repro.fetch.http import Http  # imported late: a build that has everything downloads nothing
+
+                self._http = Http(self._authorities)
+            return self._http
 
     def _refuse_offline(self, label: str) -> NoReturn:
         raise OfflineError(
@@ -236,59 +238,9 @@ def redact(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def file_digest(path: Path) -> tuple[Digest, int]:
-    """Digest and size of a local file."""
-    with path.open("rb") as stream:
-        return hash_stream(stream)
-
-
 def _open_file(url: str) -> IO[bytes]:
     path = Path(unquote(urlsplit(url).path))
     try:
         return path.open("rb")
     except OSError as error:
         raise FetchError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _check_status(response: requests.Response, url: str) -> None:
-    code = response.status_code
-    if code in _PASSING:
-        after = response.headers.get("Retry-After", "")
-        raise _Passing(f"HTTP {code} {response.reason}", float(after) if after.isdigit() else None)
-    if code >= 400 and not (code == 416 and "Range" in response.request.headers):
-        hint = "check the credentials of the index or mirror" if code in (401, 403) else None
-        raise FetchError(f"{redact(url)} cannot be read: HTTP {code} {response.reason}", hint)
-
-
-def _range_start(response: requests.Response) -> int:
-    """Where the body starts: RFC 9110, 14.4 "Content-Range"; a 200 starts at 0 whatever was asked.
-
-    -1 if that is not said, or if nothing lies there (15.5.17, "416 Range Not Satisfiable").
-    """
-    if response.status_code not in (206, 416):
-        return 0
-    first = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
-    return int(first) if first.isdigit() else -1
-
-
-def _whole(response: requests.Response, total: int | None, start: int) -> Iterator[bytes]:
-    """The body's pieces; a body shorter than announced is a failure that may pass."""
-    have = start
-    for piece in response.iter_content(PIECE):
-        have += len(piece)
-        yield piece
-    if total is not None and have < total:
-        raise _Passing(_CUT)
-
-
-def _reason(error: Exception) -> str:
-    """The innermost reason, without the address (which may carry credentials)."""
-    if isinstance(error, ValueError):  # requests' words for it: MissingSchema, InvalidSchema, InvalidURL
-        return "it is no web address"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return _CUT
-    while isinstance(error.__context__, Exception) and not isinstance(error, _Passing):
-        error = error.__context__
-    inner = getattr(error, "reason", None)
-    text = str(inner if inner is not None else error)
-    return text.rpartition(": ")[2] if "object at 0x" in text else text
