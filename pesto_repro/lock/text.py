@@ -1,7 +1,7 @@
 """A lock as text, and back: canonical TOML whose ``content-hash`` is the lock's address.
 
-The hash is over an explicit, versioned value (:func:`content`), never over a serialised model, so that another
-version of a library does not change the hash of an unchanged lock.
+The hash is over an explicit value (:func:`content`), never over a serialised model, and is checked over what is
+written: neither another version of a library nor a new key with a default changes the hash of an unchanged lock.
 
 A lock with the conflict markers of a merge is understood: :func:`split_conflict` gives both sides, :func:`agreed`
 what to keep of them.
@@ -18,22 +18,107 @@ from pydantic import ValidationError
 from pesto_repro.digest import digest_of_value
 from pesto_repro.errors import LockError
 from pesto_repro.lock import toml
-from pesto_repro.lock.model import LOCK_VERSION, Lock, PlatformLock, PythonPackage
+from pesto_repro.lock.model import (
+    LOCK_VERSION,
+    DebianPackage,
+    Input,
+    Lock,
+    Pin,
+    PlatformLock,
+    PythonPackage,
+    Resource,
+)
 
 HEADER = "# Made by `pesto-repro lock`. Change the project, then lock again; this file is not for editing.\n"
 _AGAIN = "restore it from version control, or remove it and run `pesto-repro lock`"
 
 
 def content(lock: Lock) -> dict[str, Any]:
-    """Everything in *lock* but its content-hash, as plain values with the lock's own keys; absent is absent."""
-    found = lock.model_dump(mode="json", by_alias=True, exclude_none=True)
-    found.pop("content-hash")
-    return found
+    """Everything in *lock* but its content-hash, spelled out with the lock's own keys; what is absent is left out."""
+    return {
+        "lock-version": lock.lock_version,
+        "assembly": {
+            "version": lock.assembly.version,
+            "compression": lock.assembly.compression,
+            "compressor": lock.assembly.compressor,
+            "epoch": lock.assembly.epoch,
+        },
+        "input": _input(lock.input),
+        "resources": [_resource(each) for each in lock.resources],
+        "platforms": [_platform(each) for each in lock.platforms],
+    }
+
+
+def _input(asked: Input) -> dict[str, Any]:
+    return _present(
+        {
+            "name": asked.name,
+            "profiles": list(asked.profiles),
+            "merge": asked.merge,
+            "platforms": list(asked.platforms),
+            "base": asked.base,
+            "base-packages": list(asked.base_packages),
+            "python": asked.python,
+            "runtime": asked.runtime,
+            "closure": asked.closure,
+            "requires": list(asked.requires),
+            "constraints": list(asked.constraints),
+            "max-layers": asked.max_layers,
+            "compression": asked.compression,
+            "user": asked.user,
+            "labels": dict(asked.labels),
+            "environments": dict(asked.environments),
+            "documents": dict(asked.documents),
+            "resources": [
+                _present({"key": each.key, "source": each.source, "to": each.to, "type": each.type})
+                for each in asked.resources
+            ],
+        }
+    )
+
+
+def _resource(each: Resource) -> dict[str, Any]:
+    found = {"key": each.key, "form": each.form, "source": each.source, "to": each.to}
+    return _present(found | {"sha256": each.sha256, "size": each.size, "tree": each.tree})
+
+
+def _platform(each: PlatformLock) -> dict[str, Any]:
+    python = each.python
+    return {
+        "platform": each.platform,
+        "python": {"version": python.version, "executable": python.executable, "libc": python.libc},
+        "debian": [_debian(package) for package in each.debian],
+        "packages": [_package(package) for package in each.packages],
+    }
+
+
+def _debian(each: DebianPackage) -> dict[str, Any]:
+    found = {"version": each.version, "architecture": each.architecture, "filename": each.filename}
+    return _pin(each) | found | {"suite": each.suite, "snapshot": each.snapshot}
+
+
+def _package(each: PythonPackage) -> dict[str, Any]:
+    found = {"name": each.name, "version": each.version, "index": each.index, "resource": each.resource}
+    return _present(found | {"wheel": _pin(each.wheel)})
+
+
+def _pin(each: Pin) -> dict[str, Any]:
+    return {"name": each.name, "sha256": each.sha256, "size": each.size}
+
+
+def _present(table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a key without a value is left out."""
+    return {key: value for key, value in table.items() if value is not None}
 
 
 def seal(unsealed: Lock) -> Lock:
     """The same lock with the content-hash it ought to have."""
-    return unsealed.model_copy(update={"content_hash": str(digest_of_value(content(unsealed)))})
+    return unsealed.model_copy(update={"content_hash": _hash(content(unsealed))})
+
+
+def _hash(document: Mapping[str, Any]) -> str:
+    """Over all of *document* but the content-hash itself, as written: the defaults of who reads it do not count."""
+    return str(digest_of_value({key: value for key, value in document.items() if key != "content-hash"}))
 
 
 def dumps(lock: Lock) -> str:
@@ -57,7 +142,7 @@ def loads(text: str, where: str, *, trusted: bool = True) -> Lock:
         lock = Lock.model_validate(_tuples(document))
     except ValidationError as error:
         raise LockError(f"{where} is not a lock:\n  " + "\n  ".join(_explain(error)), _AGAIN) from None
-    expected = seal(lock).content_hash
+    expected = _hash(document)
     if trusted and lock.content_hash != expected:
         raise LockError(
             f"{where} was edited by hand: its content-hash is {lock.content_hash}, its content has {expected}",
