@@ -68,6 +68,7 @@ class Store:
         self._verified: set[Digest] = set()
         self._lock = threading.Lock()
         self._swept = False
+        self._given_up = threading.Event()
 
     # -- blobs ---------------------------------------------------------------------------------------------------
 
@@ -172,11 +173,17 @@ class Store:
             with self.guarded():
                 path.replace(self._folder("records", kind) / name)
 
+    def give_up(self) -> None:
+        """Let every write of this Store fail from now on, so that threads at work end without delay."""
+        self._given_up.set()
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """Turns an OSError of the store's own files into a StoreError that says where and what to do."""
+        if self._given_up.is_set():
+            raise StoreError(f"the store at {self.root} takes nothing more: the command failed meanwhile")
         try:
             yield
         except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests import judges, upstream
 from tests.e2e import locked_once, locked_template, template, warm_store
@@ -16,6 +17,9 @@ __all__ = ["locked_once", "locked_template", "template", "warm_store"]  # fixtur
 
 CACHE = "PESTO_REPRO_TEST_CACHE"
 _MISSING = "missing_judges"
+
+settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a test
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ The fixtures reach the tests through conftest.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,23 @@ def warm_store(test_cache: Path) -> Iterator[Path]:
 
     What is made of them is made anew in each session, or a test would judge the layers of yesterday's code.
     """
-    blobs = test_cache / "downloads"
-    blobs.mkdir(exist_ok=True)
+    downloads = test_cache / "blobs"
+    downloads.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=test_cache, prefix="store-") as folder:
-        store = Path(folder)
-        (store / "blobs").symlink_to(blobs)
+        store, blobs = Path(folder), Path(folder, "blobs/sha256")
+        blobs.mkdir(parents=True)
+        _link(downloads.iterdir(), blobs)
         yield store
-        for record in store.glob("records/layer/*"):
-            made = json.loads(record.read_text().partition("\n")[0])["digest"]
-            (blobs / made.replace(":", "/")).unlink(missing_ok=True)
+        records = (json.loads(path.read_text().partition("\n")[0]) for path in store.glob("records/layer/*"))
+        made = {record["digest"].removeprefix("sha256:") for record in records}
+        _link((path for path in blobs.iterdir() if path.name not in made), downloads)
+
+
+def _link(files: Iterable[Path], folder: Path) -> None:
+    """Let *files* be in *folder* too. Several sessions may do so at once."""
+    for path in files:
+        with contextlib.suppress(FileExistsError):
+            (folder / path.name).hardlink_to(path)
 
 
 @pytest.fixture

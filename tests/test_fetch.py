@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -116,6 +117,15 @@ def status(code: int, **headers: str) -> Answer:
     return lambda handler: handler.send(code, b"", None, **headers)
 
 
+def endless(sent: list[int], handler: _Handler) -> None:
+    """Claims a gibibyte, and sends 200 MiB of it if somebody takes them; *sent* says how much."""
+    with contextlib.suppress(ConnectionError):
+        handler.send(200, b"", 1 << 30)
+        for _ in range(200):
+            handler.wfile.write(bytes(1 << 20))
+            sent.append(1 << 20)
+
+
 def silent(handler: _Handler) -> None:
     """Says nothing until the test is over."""
     handler.server.over.wait(60)
@@ -139,7 +149,7 @@ class _Watching(Reporter):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server of this machine's own."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("NETRC", "/dev/null")
     with Server() as found:
         thread = threading.Thread(target=partial(found.serve_forever, poll_interval=0.01))
@@ -316,7 +326,8 @@ def test_a_shorter_file_than_was_pinned(server: Server, store: Store, fetcher: F
 
 def test_a_longer_file_than_was_pinned_is_not_read_to_its_end(server: Server, store: Store, fetcher: Fetcher) -> None:
     """Somebody's endless answer must not fill the disk."""
-    server.answers["/a"] = [partial(whole, CONTENT + bytes(10 << 20))]
+    sent: list[int] = []
+    server.answers["/a"] = [partial(endless, sent)]
     with pytest.raises(MismatchError) as caught:
         get(fetcher, server.url())
     assert (
@@ -324,6 +335,7 @@ def test_a_longer_file_than_was_pinned_is_not_read_to_its_end(server: Server, st
         == caught.value.message
     )
     assert [] == partials(store)
+    assert sum(sent) < 100 << 20
 
 
 def test_several_addresses(server: Server, store: Store, fetcher: Fetcher) -> None:
@@ -495,6 +507,14 @@ def test_a_redirect_is_followed(server: Server, fetcher: Fetcher) -> None:
     with pytest.raises(FetchError) as caught:
         fetcher.document(server.url("/circle"))
     assert f"{server.url('/circle')} cannot be read: Exceeded 30 redirects." == caught.value.message
+
+
+def test_credentials_do_not_follow_a_redirect_to_another_host(server: Server, fetcher: Fetcher) -> None:
+    """They were given to one host only."""
+    server.answers["/old"] = [status(302, Location=f"http://localhost:{server.server_port}/a")]
+    server.answers["/a"] = [partial(whole, b"document")]
+    assert b"document" == fetcher.document(server.url("/old", userinfo="me:secret@"))
+    assert ["Basic bWU6c2VjcmV0", ""] == server.authorizations
 
 
 def test_what_is_not_pinned_yet(server: Server, store: Store, fetcher: Fetcher) -> None:

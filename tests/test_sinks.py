@@ -527,7 +527,8 @@ def test_a_layer_that_engines_should_not_take(
 ) -> None:
     """Each rule of the canonical tar, broken."""
     layer = stored(store, "bad", a_tar(*infos))
-    write_archive(an_image(store, layer), REFERENCE, tmp_path / "a.tar", store)
+    good = a_layer(store, "good", data("good", b""))
+    write_archive(an_image(store, good, layer, layer), REFERENCE, tmp_path / "a.tar", store)
     assert [f"{layer.descriptor.digest}: {each}" for each in told] == violations(tmp_path / "a.tar")
 
 

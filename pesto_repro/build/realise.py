@@ -124,6 +124,7 @@ def _make_all(steps: Sequence[Step], shop: Workshop) -> list[Realised]:
         try:
             return _drive(steps, shop, fetching, makers)
         except BaseException:
+            shop.store.give_up()  # or Ctrl-C would wait for the layers and downloads that are under way
             fetchers.shutdown(cancel_futures=True, wait=False)
             makers.shutdown(cancel_futures=True, wait=False)
             raise

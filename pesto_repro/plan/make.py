@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from pesto_repro.digest import Digest, digest_of_value
 from pesto_repro.lock.model import Lock, PlatformLock, PythonPackage, Resource
@@ -139,7 +140,7 @@ def _resource(resource: Resource, folder: Tree) -> Step:
     to = in_root(resource.to)
     if resource.form == "directory":
         return _tree(resource.key, "resources", to, folder)
-    name = posixpath.basename(resource.source.partition("?")[0])
+    name = posixpath.basename(urlsplit(resource.source).path)
     if resource.form == "file" and resource.to.endswith("/"):
         to = posixpath.join(to, name)
     assert resource.sha256 is not None
