@@ -9,8 +9,10 @@ written.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -121,9 +123,11 @@ def _require_layout(folder: Path) -> None:
 
 
 def _require_layers(image: Image, store: Store) -> None:
-    missing = frozenset(digest for digest in image.layers() if not store.has(digest))
+    digests = list(image.layers())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        missing = [digest for digest, there in zip(digests, pool.map(store.has, digests), strict=True) if not there]
     if missing:
-        raise MissingLayers(missing)
+        raise MissingLayers(frozenset(missing))
 
 
 def _stamp(path: Path, state: str) -> dict[str, str | int] | None:

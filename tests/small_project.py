@@ -17,12 +17,12 @@ from typing import Any
 
 from pesto_repro import scaffold
 from pesto_repro.build.compress import describe
+from pesto_repro.build.resources import Local
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.asked import asked
 from pesto_repro.lock.model import LOCK_VERSION, Assembly, Interpreter, Lock, Pin, PlatformLock, PythonPackage
 from pesto_repro.plan import ASSEMBLY_VERSION
 from pesto_repro.project import lock_path, read_project
-from pesto_repro.build.resources import Local
 from tests.e2e import build
 from tests.python_index import digest_of_file, make_wheel, simple_wheel
 

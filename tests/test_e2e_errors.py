@@ -1,4 +1,4 @@
-"""Bad input: every message is asserted whole, nothing is lost, nothing half written is left, and no traceback is shown."""
+"""Bad input: every message is asserted whole, nothing is lost or left half written, and no traceback is shown."""
 
 from __future__ import annotations
 
@@ -414,9 +414,7 @@ error: resources (model): model: model.tar.gz has members that are refused:
 def test_an_archive_that_is_none(small: Small) -> None:
     """Is told with the name of the resource."""
     _relock_with_model(small, b"no archive")
-    expected = (
-        "error: resources (model): model: model.tar.gz cannot be unpacked: Not a gzipped file (b'no')\n"
-    )
+    expected = "error: resources (model): model: model.tar.gz cannot be unpacked: Not a gzipped file (b'no')\n"
     assert expected == failing(small, "build", "small", "--store", small.store, "-o", "new.tar")
 
 
@@ -448,6 +446,19 @@ def test_offline_says_what_is_missing(small: Small) -> None:
     ) == failing(small, "build", "small", "--offline", "--store", small.store)
 
 
+def test_offline_on_an_empty_store(small: Small) -> None:
+    """A package that is missing is named, whichever was looked for first."""
+    shutil.rmtree(small.store)
+    first, hint = failing(small, "build", "small", "--offline", "--store", small.store).splitlines()
+    label, _, rest = first.removeprefix("error: ").partition(" is ")
+    versions = {
+        wheel.name.split("-")[0].replace("_", "-"): wheel.name.split("-")[1] for wheel in small.wheels.iterdir()
+    }
+    assert label in {f"{name} {version}" for name, version in versions.items()}
+    assert "not in the store at {tmp}/store, and the network is not to be used" == rest
+    assert "hint: run once without --offline, or point --store at a store that has it" == hint
+
+
 def test_a_store_that_cannot_be_written(small: Small) -> None:
     """A user without the right to write there gets told where to go."""
     store = small.root.parent / "not-mine"
@@ -467,8 +478,8 @@ def test_a_full_disk(where: str, small: Small) -> None:
     store = full if where == "store" else small.store
     output = full / "sub/image.tar" if where == "output" else "image.tar"
     _require_namespaces()
-    # A download that was cut off stays in "partial", to be resumed; whole blobs stay as well.
-    left = f"find {full} -type f | grep -v -e /blobs/ -e /partial/ >&2"
+    # A download that was cut off may stay, to be resumed, and so may what is whole.
+    left = f"find {full} -type f -path '*/tmp/*' -o -name '.*.partial' >&2"
     script = f'mount -t tmpfs -o size=1M tmpfs {full} && "$@"; code=$?; {left}; exit $code'
     python = ("unshare", "-rm", "sh", "-c", script, "sh", sys.executable)
     told = failing(small, "build", "small", "--store", store, "-o", output, python=python)

@@ -64,7 +64,7 @@ def files(folder: Path) -> list[Path]:
 
 def beside(output: Path) -> list[str]:
     """What lies in the output's folder, but for the project and what it needs."""
-    return sorted(set(os.listdir(output.parent)) - {"small", "store", "wheels", "big.bin"})
+    return sorted({path.name for path in output.parent.iterdir()} - {"small", "store", "wheels", "big.bin"})
 
 
 # -- killed and interrupted ----------------------------------------------------------------------------------------
@@ -190,9 +190,7 @@ def test_every_file_of_the_store_may_rot(
     for path in files(small.store):
         harm(path)
         small.output.unlink(missing_ok=True)
-        assert 0 == run_here(
-            ["build", str(small.root), "--store", str(small.store), "-o", str(small.output), "-q"]
-        )
+        assert 0 == run_here(["build", str(small.root), "--store", str(small.store), "-o", str(small.output), "-q"])
         assert digest == digest_of_file(small.output), path
 
 

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ import pytest
 import tomli
 import uv
 
-from pesto_repro.digest import Digest
 from tests.e2e import REPOSITORY, build, example, lock, plan, run, update_json
 from tests.judges import judge
 from tests.python_index import CANARY, digest_of_file, serving
@@ -185,14 +184,10 @@ def test_another_directory(again: Again) -> None:
     elsewhere = again.folder / "a place/with spaces & umlauts äöü"
     elsewhere.mkdir(parents=True)
     shutil.move(again.project, elsewhere)
-    done = run(
-        *("build", "hello-service", "--offline", "--store", copy_tree(again.built.light, again.store)),
-        cwd=elsewhere,
-    )
+    store = copy_tree(again.built.light, again.store)
+    done = run("build", "hello-service", "--offline", "--store", store, cwd=elsewhere)
     assert f"hello-service:1.0.0@{again.built.digest}\n" == done.stdout
-    assert digest_of_file(again.built.archive) == digest_of_file(
-        elsewhere / "dist/hello-service-1.0.0.oci.tar"
-    )
+    assert digest_of_file(again.built.archive) == digest_of_file(elsewhere / "dist/hello-service-1.0.0.oci.tar")
 
 
 @network
@@ -322,11 +317,23 @@ def test_the_python_of_our_own_image(again: Again, tmp_path: Path) -> None:
     bwrap = judge("bwrap")
     root = unpacked_base(again.built.archive, tmp_path / "root")
     libraries = dependencies("x86_64-manylinux_2_28", tmp_path / "libraries")
-    inside = [bwrap, "--bind", root, "/", "--dev", "/dev", "--proc", "/proc", "--ro-bind", REPOSITORY, REPOSITORY]
+    inside: list[str | Path] = [
+        bwrap,
+        "--bind",
+        root,
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--ro-bind",
+        REPOSITORY,
+        REPOSITORY,
+    ]
     for path in (tmp_path, again.built.project.parent):
         inside += ["--bind", path, path]
     environment = {"PYTHONPATH": f"{libraries}:{REPOSITORY}", "HOME": str(tmp_path), "PATH": os.defpath}
-    python = (*inside, "--clearenv", *settings(environment), "/usr/bin/python3.13")
+    python: list[str | Path] = [*inside, "--clearenv", *settings(environment), "/usr/bin/python3.13"]
     assert "3.13" == told([*python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
     again.require_same(python=python)
 
@@ -380,11 +387,10 @@ def plain_layers(built: Built, folder: Path) -> Iterator[tuple[str, str]]:
 
 def unpacked_base(archive: Path, root: Path) -> Path:
     """The Debian part of the image in *archive*, unpacked into the folder *root*."""
-    for path, layer in layers_of(archive).items():
+    for layer in layers_of(archive).values():
         with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
             if any(member.name.startswith("opt/venv") for member in tar):
                 return root
-            assert path
             tar.extractall(root, filter="tar")
     raise AssertionError("no virtual environment")
 
@@ -392,8 +398,14 @@ def unpacked_base(archive: Path, root: Path) -> Path:
 def layers_of(archive: Path) -> dict[str, bytes]:
     """Every layer of the first image in *archive*, uncompressed, in order, by its path."""
     with tarfile.open(archive) as tar:
-        read: Callable[[str], bytes] = lambda name: tar.extractfile(name).read()  # type: ignore[union-attr]  # noqa: E731
-        return {name: gzip.decompress(read(name)) for name in json.loads(read("manifest.json"))[0]["Layers"]}
+        (image,) = json.loads(member_of(tar, "manifest.json"))
+        return {name: gzip.decompress(member_of(tar, name)) for name in image["Layers"]}
+
+
+def member_of(tar: tarfile.TarFile, name: str) -> bytes:
+    stream = tar.extractfile(name)
+    assert stream is not None
+    return stream.read()
 
 
 def dependencies(platform: str, target: Path, *only: str) -> Path:
@@ -413,7 +425,7 @@ def told(command: Sequence[str | Path], **how: Any) -> str:
     """What a program that succeeds says."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **how)
     assert 0 == done.returncode, done.stderr
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 # -- nothing twice -----------------------------------------------------------------------------------------------
@@ -487,9 +499,7 @@ def test_what_is_locked_is_in_the_image(built: Built) -> None:
     """Every pin is the input of a step, and every input is a pin or one of the project's files."""
     locked = tomli.loads((built.project / "lockfiles/hello-service.lock.toml").read_text())
     (platform,) = locked["platforms"]
-    pins = {each["sha256"] for each in platform["debian"]} | {
-        each["wheel"]["sha256"] for each in platform["packages"]
-    }
+    pins = {each["sha256"] for each in platform["debian"]} | {each["wheel"]["sha256"] for each in platform["packages"]}
     own = {digest_of_file(path).hex for path in built.project.rglob("*") if path.is_file()}
     (planned,) = plan(built.project, store=built.full)["platforms"]
     inputs = {digest.removeprefix("sha256:") for step in planned["steps"] for digest in step["inputs"]}
@@ -504,9 +514,7 @@ def test_the_project_s_files_are_in_the_image(built: Built) -> None:
     blob = built.full / "blobs/sha256" / name.removeprefix("sha256:")
     with tarfile.open(blob) as tar:
         members = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
-        inside = {
-            path.removeprefix("opt/hello-service/"): stream.read() for path, stream in members.items() if stream
-        }
+        inside = {path.removeprefix("opt/hello-service/"): stream.read() for path, stream in members.items() if stream}
     files = (path for path in built.project.rglob("*") if path.is_file())
     own = {path.relative_to(built.project).as_posix(): path.read_bytes() for path in files}
     left_out = ("lockfiles/", "pesto/", "README.md", ".dockerignore")
@@ -517,9 +525,7 @@ def test_the_project_s_files_are_in_the_image(built: Built) -> None:
 
 
 @pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "PIP_INDEX_URL"])
-def test_the_password_of_a_private_index_is_nowhere(
-    variable: str, runtime_wheel: Path, tmp_path: Path
-) -> None:
+def test_the_password_of_a_private_index_is_nowhere(variable: str, runtime_wheel: Path, tmp_path: Path) -> None:
     """Not in the lock, the store, the archive, its layers, or what is said at ``-vv``, also when it is wrong."""
     small = make_small(tmp_path, runtime_wheel)
     (small.root / "requirements.txt").write_text("alpha>=1\n")  # asks for something new: the index is asked

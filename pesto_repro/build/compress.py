@@ -15,6 +15,7 @@ from typing import IO, BinaryIO, Protocol, cast
 import zstandard
 from zlib_ng import zlib_ng
 
+from pesto_repro.build.entry import Deflated
 from pesto_repro.build.tar import Sink
 from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import BuildError
@@ -22,6 +23,10 @@ from pesto_repro.errors import BuildError
 PIECE = 256 << 10
 _MORSEL = 512
 """Of zstd, 4 bytes may be a block of 128 KiB: RFC 8878, 3.1.1.2, "RLE_Block"."""
+MEMBER = 32 << 10
+"""Bytes of a deflate stream from which on it is worth a gzip member of its own."""
+_DEFLATED = 16 << 10
+"""Bytes of a deflate stream inflated at once: they become 16 MiB at most."""
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
@@ -47,8 +52,12 @@ class _Gzip:
         return head + self._deflate.compress(data)
 
     def flush(self) -> bytes:
-        """RFC 1952, 2.3.1: CRC32, then ISIZE modulo 2^32, least-significant byte first."""
-        return self._head + self._deflate.flush() + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
+        return self._head + self._deflate.flush() + _trailer(self._crc, self._size)
+
+
+def _trailer(crc: int, size: int) -> bytes:
+    """RFC 1952, 2.3.1: CRC32, then ISIZE modulo 2^32, least-significant byte first."""
+    return struct.pack("<II", crc, size & 0xFFFFFFFF)
 
 
 class _Plain:
@@ -76,33 +85,81 @@ def describe(compression: str) -> str:
 
 
 class LayerWriter:
-    """Takes a tar, writes it compressed to *sink*; knows its diff_id, and its uncompressed size in bytes."""
+    """Takes a tar, writes it compressed to *sink*; knows its diff_id, and its uncompressed size in bytes.
+
+    RFC 1952, 2.2: "A gzip file consists of a series of members". So a large content that is deflated already is a
+    member as it is, between those that are made here.
+    """
 
     def __init__(self, compression: str, sink: Sink) -> None:
-        self._compressor = _COMPRESSORS[compression][0]()
+        self._begin = _COMPRESSORS[compression][0]
+        self._compressor: Compressor | None = self._begin()
         self._sink, self._state, self._pending = sink, hashlib.sha256(), bytearray()
         self.size = 0
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the tar."""
-        self._state.update(data)
-        self.size += len(data)
+        self._count(data)
         self._pending += data
         if len(self._pending) >= PIECE:
             self._drain()
 
+    def copy(self, content: Deflated) -> bool:
+        """Take the next bytes of the tar, deflated already; False if they are too few, or not to be gzip.
+
+        Raises BuildError if the stream is not what its packager says.
+        """
+        if self._begin is not _Gzip or content.size < MEMBER:
+            return False
+        self._end()
+        self._sink.write(GZIP_HEADER)
+        inflate, crc, before = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS), 0, self.size
+        with content.open() as stream:
+            for piece in chunks(stream, _DEFLATED):
+                self._sink.write(piece)
+                data = _inflated(inflate, piece)
+                crc = zlib_ng.crc32(data, crc)
+                self._count(data)
+        length = self.size - before
+        if not inflate.eof or inflate.unused_data or (crc, length) != (content.crc, content.length):
+            raise BuildError("a deflated file is not what its archive says: the archive is broken")
+        self._sink.write(_trailer(crc, length))
+        return True
+
     def close(self) -> Digest:
         """Write what is left; the diff_id."""
-        self._sink.write(self._compressor.compress(bytes(self._pending)) + self._compressor.flush())
-        self._pending.clear()
+        self._end()
         return Digest(self._state.hexdigest())
+
+    def _count(self, data: bytes) -> None:
+        self._state.update(data)
+        self.size += len(data)
+
+    def _end(self) -> None:
+        """End the member that is being made, if there is one."""
+        compressor, self._compressor = self._compressor, None
+        if compressor is None and self._pending:
+            compressor = self._begin()
+        if compressor is not None:
+            self._sink.write(compressor.compress(bytes(self._pending)) + compressor.flush())
+        self._pending.clear()
 
     def _drain(self) -> None:
         whole = len(self._pending) // PIECE * PIECE
         view = bytes(self._pending[:whole])
         del self._pending[:whole]
+        if self._compressor is None:
+            self._compressor = self._begin()
         for start in range(0, whole, PIECE):
             self._sink.write(self._compressor.compress(view[start : start + PIECE]))
+
+
+def _inflated(inflate: _Decompressor, piece: bytes) -> bytes:
+    try:
+        return inflate.decompress(piece)
+    # zlib_ng's stubs take its exception for a value
+    except zlib_ng.error as error:  # type: ignore[misc]
+        raise BuildError(f"a deflated file is broken: {error}") from None
 
 
 def decompressed(pieces: Iterable[bytes], compression: str) -> Iterator[bytes]:

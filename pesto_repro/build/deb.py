@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, BinaryIO, Literal, cast
 
 from pesto_repro.build.compress import unzstd
+from pesto_repro.build.zipped import Window
 from pesto_repro.digest import CHUNK
 from pesto_repro.errors import BuildError
 from pesto_repro.fetch.debian import paragraphs
@@ -56,7 +57,7 @@ class Member:
     def open(self) -> BinaryIO:
         """The content, anew at each call. Only for members that were kept, one at a time."""
         assert self._scratch is not None, self.path
-        return cast("BinaryIO", io.BufferedReader(_Window(self._scratch, self._offset, self.size)))
+        return cast("BinaryIO", io.BufferedReader(Window(self._scratch, self._offset, self.size)))
 
     def read(self) -> bytes:
         """The content of a small file whole."""
@@ -114,31 +115,6 @@ class _Malformed(Exception):
     """The archive breaks deb(5)."""
 
 
-class _Window(io.RawIOBase):
-    """*size* bytes of *base* from *start*, as a stream of its own. Closing it leaves *base* open."""
-
-    def __init__(self, base: IO[bytes], start: int, size: int) -> None:
-        self._base, self._start, self._size, self._at = base, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, origin + offset)
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed: Buffer
-        self._base.seek(self._start + self._at)
-        piece = self._base.read(min(len(buffer), max(0, self._size - self._at)))
-        buffer[: len(piece)] = piece
-        self._at += len(piece)
-        return len(piece)
-
-
 def _parts(stream: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
     """The members of the ar archive by name."""
     total = stream.seek(0, io.SEEK_END)
@@ -152,7 +128,7 @@ def _parts(stream: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
         start, size = stream.tell(), int(header[48:58])
         if start + size > total:
             raise _Malformed("it is cut off")
-        yield header[:16].decode("ascii").rstrip(" /"), cast("BinaryIO", _Window(stream, start, size))
+        yield header[:16].decode("ascii").rstrip(" /"), cast("BinaryIO", Window(stream, start, size))
         stream.seek(start + size + size % 2)
 
 

@@ -12,6 +12,19 @@ Opener = Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True, slots=True)
+class Deflated:
+    """A content as a raw deflate stream (RFC 1951) that its packager made, *size* bytes long.
+
+    *length* and *crc* (CRC-32) are those of the content.
+    """
+
+    open: Opener
+    size: int
+    length: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One path of a layer, relative to the image's root, without leading or trailing slash.
 
@@ -29,6 +42,8 @@ class Entry:
     gid: int = 0
     origin: str = ""
     """Who brought it ("numpy 2.3.1"), for messages only: never in the bytes."""
+    deflated: Deflated | None = None
+    """The same content, deflated already."""
 
 
 def file(path: str, opener: Opener, size: int, *, executable: bool = False, origin: str = "") -> Entry:

@@ -138,7 +138,8 @@ def _drive(
     pending: set[Future[Any]] = set(fetching)
     making: list[Future[Realised]] = []
     while True:
-        ready = [step for step in waiting if not any(each.digest in absent for each in step.inputs)]
+        free = shop.workers - sum(not future.done() for future in making)
+        ready = [step for step in waiting if not any(each.digest in absent for each in step.inputs)][:free]
         waiting = [step for step in waiting if step not in ready]
         started = [makers.submit(make, step, shop) for step in ready]
         making += started
@@ -159,7 +160,7 @@ def make(step: Step, shop: Workshop) -> Realised:
         writer = LayerWriter(shop.compression, blob)
         try:
             entries = arrange(maker(step.kind)(step, inputs))
-            write_tar(entries, writer)
+            write_tar(entries, writer, writer.copy)
         except PestoError as error:
             error.message = f"{step.section} ({step.name}): {error.message}"
             raise

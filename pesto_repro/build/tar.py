@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from pesto_repro.build.entry import Entry, directory
+from pesto_repro.build.entry import Deflated, Entry, directory
 from pesto_repro.digest import CHUNK, Digest
 from pesto_repro.errors import BuildError
 
@@ -35,13 +35,20 @@ class Sink(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-def write_tar(entries: Iterable[Entry], sink: Sink) -> None:
-    """Write *entries*, as :func:`arrange` gives them, as one tar. Raises BuildError for content of another size."""
+Copy = Callable[[Deflated], bool]
+"""Takes a content that is deflated already; False if it would rather be written."""
+
+
+def write_tar(entries: Iterable[Entry], sink: Sink, copy: Copy = lambda _: False) -> None:
+    """Write *entries*, as :func:`arrange` gives them, as one tar; *copy* is offered what is deflated already.
+
+    Raises BuildError for content of another size than announced.
+    """
     for entry in entries:
         for block in _header(entry):
             sink.write(block)
         if entry.kind == "file":
-            _write_content(entry, sink)
+            _write_content(entry, sink, copy)
     sink.write(bytes(2 * BLOCK))
 
 
@@ -104,7 +111,7 @@ def _add_parents(parts: tuple[str, ...], found: dict[tuple[str, ...], Entry], pr
 def _same(one: Entry, other: Entry) -> bool:
     """Do both put the same thing there? Directories that differ only in who brought them do."""
     if one.kind != "file" or other.kind != "file":
-        return replace(one, origin="", open=None) == replace(other, origin="", open=None)
+        return _plain(one) == _plain(other)
     if (one.mode, one.size, one.uid, one.gid) != (other.mode, other.size, other.uid, other.gid):
         return False
     return _content(one) == _content(other)
@@ -118,6 +125,10 @@ def _content(entry: Entry) -> Digest:
     return Digest(state.hexdigest())
 
 
+def _plain(entry: Entry) -> Entry:
+    return replace(entry, origin="", open=None, deflated=None)
+
+
 def _pieces(entry: Entry) -> Iterator[bytes]:
     assert entry.open is not None, entry.path
     with contextlib.closing(entry.open()) as stream:
@@ -125,14 +136,21 @@ def _pieces(entry: Entry) -> Iterator[bytes]:
             yield piece
 
 
-def _write_content(entry: Entry, sink: Sink) -> None:
+def _write_content(entry: Entry, sink: Sink, copy: Copy) -> None:
+    written = entry.size
+    if entry.deflated is None or not copy(entry.deflated):
+        written = _copy_pieces(entry, sink)
+    if written != entry.size:
+        raise BuildError(f"{_by(entry)}{entry.path}: {written} bytes where {entry.size} were announced")
+    sink.write(bytes(-written % BLOCK))
+
+
+def _copy_pieces(entry: Entry, sink: Sink) -> int:
     written = 0
     for piece in _pieces(entry):
         sink.write(piece)
         written += len(piece)
-    if written != entry.size:
-        raise BuildError(f"{_by(entry)}{entry.path}: {written} bytes where {entry.size} were announced")
-    sink.write(bytes(-written % BLOCK))
+    return written
 
 
 def _header(entry: Entry) -> Iterator[bytes]:

@@ -26,7 +26,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
@@ -48,6 +48,7 @@ from installer.utils import (
 
 from pesto_repro.build.entry import Entry, data, file
 from pesto_repro.build.maker import Inputs
+from pesto_repro.build.zipped import deflated
 from pesto_repro.digest import chunks
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Step
@@ -121,6 +122,7 @@ class Member(io.RawIOBase):
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, hash_: Hash | None) -> None:
         super().__init__()
         self.opener = cast("Callable[[], BinaryIO]", partial(archive.open, info))
+        self.deflated = deflated(archive, info)
         self.size, self.hash = info.file_size, hash_
 
 
@@ -268,7 +270,8 @@ class Destination(WheelDestination):
             return self._put_data(scheme, name, stream.read(), executable=is_executable)
         if scheme == "scripts" and _needs_shebang(stream):
             return self._put_data(scheme, name, self._with_shebang(stream), executable=is_executable)
-        self._add(file(self._path(scheme, name), stream.opener, stream.size, executable=is_executable))
+        whole = file(self._path(scheme, name), stream.opener, stream.size, executable=is_executable)
+        self._add(replace(whole, deflated=stream.deflated))
         return RecordEntry(name, stream.hash or _hash(stream), stream.size)
 
     def finalize_installation(
@@ -294,9 +297,7 @@ class Destination(WheelDestination):
             return fixed.read()
 
     def _add(self, entry: Entry) -> None:
-        self.entries.append(
-            Entry(entry.path, "file", entry.mode, entry.size, entry.open, origin=self._source.origin)
-        )
+        self.entries.append(replace(entry, origin=self._source.origin))
 
 
 def _key(stem: str) -> tuple[str, str]:
