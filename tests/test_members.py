@@ -88,7 +88,10 @@ def test_a_stream_that_is_not_what_its_archive_says(lie: dict[str, int]) -> None
         assert told is not None
         size = lie.get("size", told.size)
         cut = Deflated(
-            lambda: io.BytesIO(told.open().read()[:size]), size, lie.get("length", told.length), lie.get("crc", told.crc)
+            lambda: io.BytesIO(told.open().read()[:size]),
+            size,
+            lie.get("length", told.length),
+            lie.get("crc", told.crc),
         )
         writer = LayerWriter("gzip", io.BytesIO())
         with pytest.raises(BuildError) as caught:
