@@ -47,7 +47,7 @@ demo: $(VENV)/.run
 	    "Ask it:    curl -H 'Content-Type: application/json' -d '{\"text\": \"world\"}' http://localhost:8080/api/v1/process"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-deps: PACKAGES := $(TEST_DEPS)
 bench-deps: PACKAGES := $(BENCH_DEPS)

@@ -121,9 +121,7 @@ class Archive:
     """Suites below *root*, signed with a key of its own."""
 
     root: Path
-    secret: pysequoia.Tsk = field(
-        default_factory=lambda: pysequoia.Tsk.generate("An archive <archive@example.org>")
-    )
+    secret: pysequoia.Tsk = field(default_factory=lambda: pysequoia.Tsk.generate("An archive <archive@example.org>"))
 
     @property
     def keys(self) -> tuple[pysequoia.Cert, ...]:

@@ -46,9 +46,7 @@ def test_each_model_asked_for_is_there(name: str) -> None:
     """Every resource of requirements.json is a file of the example."""
     declared = json.loads((EXAMPLE / f"pesto/build/{name}.json").read_text())["requirements"]
     assert [] == [
-        key
-        for key, entry in declared.items()
-        if not (EXAMPLE / entry["from"].removeprefix("file://")).is_file()
+        key for key, entry in declared.items() if not (EXAMPLE / entry["from"].removeprefix("file://")).is_file()
     ]
 
 

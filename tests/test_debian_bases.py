@@ -91,9 +91,7 @@ def _unpacked(suite: str, architecture: str, where: Mirrors, fetcher: Fetcher, f
     now = datetime.now(UTC)
     base = resolve(suite, (), (architecture,), mirrors=where, fetcher=fetcher, now=now)[architecture]
     fetcher.many(partial(_download, each, where, fetcher) for each in base.packages)
-    pinned = tuple(
-        Pinned(posixpath.basename(each.filename), each.digest, each.size) for each in base.packages
-    )
+    pinned = tuple(Pinned(posixpath.basename(each.filename), each.digest, each.size) for each in base.packages)
     _layer(Step("debs", "debs", "debian", {}, pinned), fetcher.store, folder)
     _layer(
         Step("debian-system", "system", "debian", {"architecture": architecture}, pinned),
@@ -120,9 +118,7 @@ def inside(root: Path, *command: str, user: int = 65532) -> str:
     """What *command* says, run in *root* as *user*, without a network."""
     isolation = ["--unshare-all", "--uid", str(user), "--gid", str(user), "--clearenv"]
     mounts = ["--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    done = subprocess.run(
-        [judge("bwrap"), *mounts, *isolation, *command], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([judge("bwrap"), *mounts, *isolation, *command], capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stderr)
     return done.stdout
 
@@ -169,9 +165,7 @@ def _shell(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("suite", ["bookworm", "trixie"])
-def test_certificates_are_as_update_ca_certificates_leaves_them(
-    unpack: Unpack, suite: str, tmp_path: Path
-) -> None:
+def test_certificates_are_as_update_ca_certificates_leaves_them(unpack: Unpack, suite: str, tmp_path: Path) -> None:
     """The package's own script and openssl's rehash make the same bundle and the same links."""
     root, certificates = unpack(suite, "amd64").root, tmp_path / "certs"
     judge("openssl")
@@ -191,9 +185,7 @@ def test_certificates_are_as_update_ca_certificates_leaves_them(
 
     def links(folder: Path) -> dict[str, str]:
         return {
-            each.name: str(each.readlink()).removeprefix(str(root))
-            for each in folder.iterdir()
-            if each.is_symlink()
+            each.name: str(each.readlink()).removeprefix(str(root)) for each in folder.iterdir() if each.is_symlink()
         }
 
     assert links(certificates) == links(ours)
@@ -202,11 +194,7 @@ def test_certificates_are_as_update_ca_certificates_leaves_them(
 @pytest.mark.parametrize(("suite", "architecture"), [("trixie", "amd64"), ("trixie", "arm64")])
 def test_every_program_is_for_the_architecture(unpack: Unpack, suite: str, architecture: str) -> None:
     """Whatever machine made it."""
-    files = (
-        path
-        for path in unpack(suite, architecture).root.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    )
+    files = (path for path in unpack(suite, architecture).root.rglob("*") if path.is_file() and not path.is_symlink())
     heads = [head for path in files if (head := _head(path)).startswith(b"\x7fELF")]
     assert len(heads) > 100
     assert {MACHINES[architecture]} == {int.from_bytes(head[18:20], "little") for head in heads}
@@ -230,9 +218,7 @@ def test_the_python_for_arm64_runs(unpack: Unpack) -> None:
 def test_an_unsatisfiable_pair_is_explained(where: Mirrors, fetcher: Fetcher) -> None:
     """Two mail servers exclude each other."""
     with pytest.raises(ResolveError) as caught:
-        resolve(
-            "trixie", ("exim4", "postfix"), ("amd64",), mirrors=where, fetcher=fetcher, now=datetime.now(UTC)
-        )
+        resolve("trixie", ("exim4", "postfix"), ("amd64",), mirrors=where, fetcher=fetcher, now=datetime.now(UTC))
     lines = caught.value.message.splitlines()
     assert "Debian trixie for amd64 has no answer:" == lines[0]
     assert "  postfix: postfix is asked for" == lines[-1]

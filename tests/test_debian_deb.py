@@ -73,9 +73,7 @@ def test_several_packages_share_a_scratch_file() -> None:
     assert [b"a", b"b", b"a"] == [found[n].members[0].read() for n in (0, 1, 0)]
 
 
-WHOLE = deb("a", [content("./a", b"x" * 4000)], packed=".gz").rstrip(
-    b"\n"
-)  # the last byte may be mere padding
+WHOLE = deb("a", [content("./a", b"x" * 4000)], packed=".gz").rstrip(b"\n")  # the last byte may be mere padding
 
 
 @pytest.mark.parametrize(
@@ -119,9 +117,7 @@ def test_a_package_cut_off_anywhere_is_refused(length: int) -> None:
 
 def test_a_wrong_checksum_is_refused() -> None:
     """Also where it stands behind all that is of interest: gzip's CRC, RFC 1952 2.3.1."""
-    with pytest.raises(
-        BuildError, match=r"^bad\.deb is not a Debian package that can be read: CRC check failed"
-    ):
+    with pytest.raises(BuildError, match=r"^bad\.deb is not a Debian package that can be read: CRC check failed"):
         opened(WHOLE[:-8] + bytes(byte ^ 1 for byte in WHOLE[-8:-4]) + WHOLE[-4:], "bad.deb")
 
 
@@ -202,9 +198,7 @@ def test_what_cannot_be_in_an_image_is_refused_all_at_once(tmp_path: Path) -> No
 
 def test_the_order_of_packages_does_not_matter(tmp_path: Path) -> None:
     """Equal packages give an equal layer."""
-    packages = {
-        f"{name}.deb": deb(name, [folder("./usr/"), content(f"./usr/{name}", b"x")]) for name in "abc"
-    }
+    packages = {f"{name}.deb": deb(name, [folder("./usr/"), content(f"./usr/{name}", b"x")]) for name in "abc"}
     store, results = Store(tmp_path), []
     for order in (packages, dict(reversed(packages.items()))):
         sink = BytesIO()

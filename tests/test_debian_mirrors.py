@@ -109,13 +109,9 @@ def test_snapshots_alone_cannot_say_what_is_current() -> None:
     with pytest.raises(FetchError) as caught:
         found.current("trixie")
     assert (
-        "every mirror for trixie is an archive of snapshots: http://old.test/debian/{snapshot}"
-        == caught.value.message
+        "every mirror for trixie is an archive of snapshots: http://old.test/debian/{snapshot}" == caught.value.message
     )
-    assert (
-        "add a mirror without {snapshot} to `[base] mirror` or $PESTO_REPRO_DEBIAN_MIRROR"
-        == caught.value.hint
-    )
+    assert "add a mirror without {snapshot} to `[base] mirror` or $PESTO_REPRO_DEBIAN_MIRROR" == caught.value.hint
 
 
 def test_paragraphs_keep_continued_lines() -> None:

@@ -149,9 +149,7 @@ def test_a_base_without_wishes_is_the_roots_and_their_needs() -> None:
             ["a 1:0.9"],
             id="the highest version",
         ),
-        pytest.param(
-            ["a"], [stanza("a", depends="b"), stanza("b", depends="a")], ["a 1", "b 1"], id="a circle"
-        ),
+        pytest.param(["a"], [stanza("a", depends="b"), stanza("b", depends="a")], ["a 1", "b 1"], id="a circle"),
     ],
 )
 def test_what_is_chosen(asked: list[str], stanzas: list[str], expected: list[str]) -> None:
@@ -239,9 +237,7 @@ def test_the_order_of_asking_and_of_the_index_does_not_matter(
     graph: Mapping[str, list[list[str]]], data: st.DataObject
 ) -> None:
     """And an answer meets every need of every package in it."""
-    stanzas = [
-        stanza(name, depends=", ".join(" | ".join(each) for each in needs)) for name, needs in graph.items()
-    ]
+    stanzas = [stanza(name, depends=", ".join(" | ".join(each) for each in needs)) for name, needs in graph.items()]
     asked = data.draw(st.lists(st.sampled_from(sorted(graph)), unique=True))
     outcomes = []
     for packages, index in (

@@ -26,17 +26,11 @@ from tests.debian_archive import content, deb, folder, inputs, link, step
 def elf(soname: str = "", machine: int = 62) -> bytes:
     """A little-endian ELF-64 library that has nothing but a dynamic section (and says its *soname* there)."""
     strings = b"\0" + soname.encode() + b"\0"
-    dynamic = b"".join(
-        struct.pack("<qQ", *pair) for pair in [(5, 0x1000 + 176 + 48), (14, 1 if soname else 0), (0, 0)]
-    )
+    dynamic = b"".join(struct.pack("<qQ", *pair) for pair in [(5, 0x1000 + 176 + 48), (14, 1 if soname else 0), (0, 0)])
     if not soname:
         dynamic = struct.pack("<qQ", 0, 0) * 3
     total = 176 + len(dynamic) + len(strings)
-    header = (
-        b"\x7fELF\2\1\1"
-        + bytes(9)
-        + struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
-    )
+    header = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
     load = struct.pack("<IIQQQQQQ", 1, 4, 0, 0x1000, 0, total, total, 4096)
     segment = struct.pack("<IIQQQQQQ", 2, 4, 176, 0x1000 + 176, 0, len(dynamic), len(dynamic), 8)
     return header + load + segment + dynamic + strings
@@ -59,9 +53,7 @@ def system(tmp_path: Path, packages: Mapping[str, bytes], architecture: str = "a
     store = Store(tmp_path)
     with inputs(store) as given_inputs:
         made = list(
-            debian_system.entries(
-                step("debian-system", store, packages, architecture=architecture), given_inputs
-            )
+            debian_system.entries(step("debian-system", store, packages, architecture=architecture), given_inputs)
         )
         write_tar(arrange(made), BytesIO())
     return {each.path: each for each in made}
@@ -124,9 +116,7 @@ def test_lib32_is_linked_where_something_lies_in_it(tmp_path: Path) -> None:
 
 
 def test_the_time_zone_is_utc(tmp_path: Path) -> None:
-    found = system(
-        tmp_path, {"tzdata.deb": deb("tzdata", [content("./usr/share/zoneinfo/Etc/UTC", b"TZif")])}
-    )
+    found = system(tmp_path, {"tzdata.deb": deb("tzdata", [content("./usr/share/zoneinfo/Etc/UTC", b"TZif")])})
     assert ("/usr/share/zoneinfo/Etc/UTC", "Etc/UTC\n") == (
         found["etc/localtime"].target,
         text(found, "etc/timezone"),
@@ -167,11 +157,7 @@ def test_alternatives_are_linked_as_update_alternatives_does(tmp_path: Path) -> 
         "etc/alternatives/nawk": "/usr/bin/mawk",
         "usr/bin/awk": "/etc/alternatives/awk",
         "usr/bin/nawk": "/etc/alternatives/nawk",
-    } == {
-        path: each.target
-        for path, each in only.items()
-        if "alternatives" in path + each.target and each.target
-    }
+    } == {path: each.target for path, each in only.items() if "alternatives" in path + each.target and each.target}
     both = system(tmp_path, {"gawk.deb": gawk, "mawk.deb": mawk})
     assert "/usr/bin/gawk" == both["etc/alternatives/awk"].target
     assert [

@@ -479,7 +479,7 @@ def test_a_full_disk(where: str, small: Small) -> None:
     output = full / "sub/image.tar" if where == "output" else "image.tar"
     _require_namespaces()
     # A download that was cut off may stay, to be resumed, and so may what is whole.
-    left = f"find {full} -type f -path '*/tmp/*' -o -name '.*.partial' >&2"
+    left = f"find {full} -type f -path '{full}/tmp/*' >&2"
     script = f'mount -t tmpfs -o size=1M tmpfs {full} && "$@"; code=$?; {left}; exit $code'
     python = ("unshare", "-rm", "sh", "-c", script, "sh", sys.executable)
     told = failing(small, "build", "small", "--store", store, "-o", output, python=python)

@@ -12,10 +12,10 @@ from scripts.golden import EXAMPLES, GOLDEN, digest
 
 @pytest.mark.network
 @pytest.mark.parametrize("example", EXAMPLES, ids=" ".join)
-def test_an_example_has_its_golden_digest(example: tuple[str, ...], test_cache: Path) -> None:
+def test_an_example_has_its_golden_digest(example: tuple[str, ...], warm_store: Path) -> None:
     """The same lock and the same files give the same image, here and wherever the digest was written down."""
     expected = json.loads(GOLDEN.read_text())[" ".join(example)]
-    assert expected == digest(example, "--store", str(test_cache / "store"))
+    assert expected == digest(example, "--store", str(warm_store))
 
 
 def test_every_example_has_a_golden_digest() -> None:

@@ -19,7 +19,8 @@ TEMPLATE = PACKAGE / "scaffold/template"
 
 # DESIGN: imports point strictly down, that is towards the left of this list.
 ROOMS = (
-    "errors digest progress oci project lock plan store fetch registry build resolve sinks validate scaffold cli __main__"
+    "errors digest progress oci project lock plan store fetch registry build resolve sinks validate scaffold cli"
+    " __main__"
 ).split()
 PURE = "errors digest progress oci project lock plan".split()
 
@@ -157,18 +158,14 @@ def written() -> Iterator[tuple[str, bytes]]:
     }
     for root, folders, files in os.walk(ROOT):
         folder, folders[:] = Path(root), sorted(set(folders) - made)
-        yield from (
-            ((folder / name).relative_to(ROOT).as_posix(), (folder / name).read_bytes()) for name in files
-        )
+        yield from (((folder / name).relative_to(ROOT).as_posix(), (folder / name).read_bytes()) for name in files)
 
 
 def machine_paths() -> re.Pattern[bytes]:
     """Absolute paths that only some machine has: this one's, and home folders anywhere."""
     own = {str(path) for path in (ROOT, Path.home(), Path(sys.prefix)) if len(path.parts) > 1}
     # The superuser's home is in every image, too.
-    names = "|".join(
-        sorted(re.escape(path) for path in own - {"/root", "/usr", "/usr/local", "/nonexistent"})
-    )
+    names = "|".join(sorted(re.escape(path) for path in own - {"/root", "/usr", "/usr/local", "/nonexistent"}))
     return re.compile(rf"(?<![\w./$-])(?:(?:{names})(?![\w-])|/(?:home|Users)/\w+/)".encode())
 
 
@@ -255,10 +252,7 @@ def test_loudness_is_really_checked() -> None:
 
 def test_crowds_are_really_found() -> None:
     """Two importers of one library are one too many, unless it is shared."""
-    house = [
-        Module(name, "import requests.adapters\nimport pydantic\nimport json")
-        for name in ("fetch", "resolve")
-    ]
+    house = [Module(name, "import requests.adapters\nimport pydantic\nimport json") for name in ("fetch", "resolve")]
     assert ["requests is imported by fetch, resolve"] == crowds(house)
 
 
@@ -268,9 +262,7 @@ def test_paths_of_machines_are_really_found(text: str) -> None:
     assert machine_paths().search(text.format(root=ROOT).encode())
 
 
-@pytest.mark.parametrize(
-    "text", ["https://example.org/ho" + "me/ada/", "/opt/venv", "/etc/pesto", "{root}-other"]
-)
+@pytest.mark.parametrize("text", ["https://example.org/ho" + "me/ada/", "/opt/venv", "/etc/pesto", "{root}-other"])
 def test_other_paths_are_fine(text: str) -> None:
     """Paths of images, and addresses."""
     assert machine_paths().search(text.format(root=ROOT).encode()) is None

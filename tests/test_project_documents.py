@@ -18,9 +18,7 @@ _VALUES = st.recursive(
 
 
 @given(st.dictionaries(_TEXT, _VALUES), st.booleans(), st.sampled_from([None, 1, "\t"]))
-def test_what_json_writes_is_read_back(
-    value: dict[str, object], ascii_only: bool, indent: int | str | None
-) -> None:
+def test_what_json_writes_is_read_back(value: dict[str, object], ascii_only: bool, indent: int | str | None) -> None:
     """Any object, however it is laid out, comes back equal: nothing valid is refused or changed."""
     data = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     assert value == parse_json("a.json", data)
@@ -29,9 +27,7 @@ def test_what_json_writes_is_read_back(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(
-            b'{"a": 1,\n "b" 2}', "a.json:2:6: malformed JSON: expecting ':' delimiter", id="malformed"
-        ),
+        pytest.param(b'{"a": 1,\n "b" 2}', "a.json:2:6: malformed JSON: expecting ':' delimiter", id="malformed"),
         pytest.param(b"", "a.json:1:1: malformed JSON: expecting value", id="empty"),
         pytest.param(
             b'\xef\xbb\xbf{"a": 1}',
@@ -50,12 +46,8 @@ def test_what_json_writes_is_read_back(
         pytest.param(b'{"a": NaN}', "a.json:1:7: NaN is not JSON", id="nan"),
         pytest.param(b'{"a": -Infinity}', "a.json:1:7: -Infinity is not JSON", id="infinity"),
         pytest.param(b'{"a": 1e999}', "a.json:1:7: this number is too large", id="overflow"),
-        pytest.param(
-            b'{"a": ' + b"9" * 5000 + b"}", "a.json:1:7: this number is too large", id="many-digits"
-        ),
-        pytest.param(
-            b'{"a": "\\ud800"}', "a.json:1:7: is not valid Unicode: a lone surrogate", id="surrogate"
-        ),
+        pytest.param(b'{"a": ' + b"9" * 5000 + b"}", "a.json:1:7: this number is too large", id="many-digits"),
+        pytest.param(b'{"a": "\\ud800"}', "a.json:1:7: is not valid Unicode: a lone surrogate", id="surrogate"),
         pytest.param(b'{"a": ' + b"[" * 100_000, "a.json:1:1: is nested too deeply", id="deep"),
     ],
 )

@@ -89,9 +89,7 @@ def test_a_malformed_pattern_has_its_line() -> None:
     """As docker build refuses it."""
     with pytest.raises(ProjectError) as caught:
         ignores("a\n[z-a]")
-    assert 'the project has a problem:\n  .dockerignore:2: "[z-a]" is a malformed pattern' == str(
-        caught.value
-    )
+    assert 'the project has a problem:\n  .dockerignore:2: "[z-a]" is a malformed pattern' == str(caught.value)
 
 
 _PARTS = st.sampled_from(["a", "b", "a-b", "dist", ".env"])

@@ -20,12 +20,7 @@ _WORDS = st.sampled_from(
     """.split()
 )
 _JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-1, 200)
-    | st.floats(allow_nan=False)
-    | _WORDS
-    | st.text(max_size=3),
+    st.none() | st.booleans() | st.integers(-1, 200) | st.floats(allow_nan=False) | _WORDS | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=4),
     max_leaves=12,
 )

@@ -68,9 +68,7 @@ def test_the_last_profile_wins(documents: list[dict[str, Any]], merge: Merge) ->
     """A profile that is empty or already applied changes nothing, and the last one's plain values stand."""
     result = cascade(documents, merge)
     assert _same(result, cascade([*documents, {}, documents[-1]], merge))
-    assert all(
-        _same(v, result[k]) for k, v in documents[-1].items() if merge == "root" or not isinstance(v, dict)
-    )
+    assert all(_same(v, result[k]) for k, v in documents[-1].items() if merge == "root" or not isinstance(v, dict))
 
 
 @given(_CASCADES)

@@ -128,9 +128,7 @@ def test_a_profile_that_touches_no_file(make: Make) -> None:
     assert ('no file belongs to the profile "xx": the project has gpu, stateful',) == read_project(
         root, ["xx"]
     ).warnings
-    expected = (
-        'no file belongs to the profile "statefull": the project has gpu, stateful; did you mean "stateful"?'
-    )
+    expected = 'no file belongs to the profile "statefull": the project has gpu, stateful; did you mean "stateful"?'
     assert (expected,) == read_project(root, ["gpu", "statefull"]).warnings
     none = make(folder="none")
     assert ('no file belongs to the profile "cpu": the project has no profiles',) == read_project(
@@ -146,9 +144,7 @@ def test_a_profile_cannot_name_another_folder(make: Make) -> None:
 
 def test_another_build_json(make: Make) -> None:
     """PROJECT may be a build*.json: it changes the reference and nothing else."""
-    root = make(
-        {"pesto/build/build.p2.json": {"name": "other", "version": "2", "workspace": "x", "use_ssl": False}}
-    )
+    root = make({"pesto/build/build.p2.json": {"name": "other", "version": "2", "workspace": "x", "use_ssl": False}})
     one, other = read_project(root), read_project(root / "pesto/build/build.p2.json")
     assert "other:2" == str(other.reference)
     assert (one.root, one.documents, one.settings) == (other.root, other.documents, other.settings)
@@ -269,9 +265,7 @@ def test_own_files(make: Make) -> None:
     assert [root / file.path for file in files] == [file.source for file in files]
 
 
-def test_own_files_do_not_depend_on_the_order_of_a_folder(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_files_do_not_depend_on_the_order_of_a_folder(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """os.scandir's order is the file system's affair."""
     project = read_project(make({"a/b": "", "c": "", "a-b": ""}))
     expected = list_files(project)
@@ -333,9 +327,7 @@ def test_a_lock_in_the_project_is_not_in_the_image(make: Make) -> None:
     """Wherever it is: else locking would change what was locked."""
     pyproject = '[tool.pesto-repro]\nlockfiles = "own/locks"'
     root = make({"pyproject.toml": pyproject, "own/locks/algo.lock.toml": "", "own/x": "", "lockfiles/y": ""})
-    assert ["algorithm/process.py", "own/x", "pyproject.toml", "requirements.txt"] == _paths(
-        read_project(root)
-    )
+    assert ["algorithm/process.py", "own/x", "pyproject.toml", "requirements.txt"] == _paths(read_project(root))
 
 
 def test_lockfiles_must_be_a_folder_s_name(make: Make, tmp_path: Path) -> None:

@@ -107,8 +107,7 @@ def test_what_a_source_tells(source: str, path: str | None, filename: str, suffi
         ({"from": "a", "to": "/x", "sha256": "12"}, "requirements.k.sha256: must be 64 hex digits"),
         (
             {"from": "http://h/x", "to": "/x"},
-            'requirements.k.from: plain http needs a "sha256" beside it: anyone on the way could '
-            "change the file",
+            'requirements.k.from: plain http needs a "sha256" beside it: anyone on the way could change the file',
         ),
         ({"from": "https:///x", "to": "/x"}, 'requirements.k.from: "https:///x" names no host'),
         (
@@ -212,9 +211,7 @@ def test_expansion_as_docker_does_it(value: str, expected: str) -> None:
 def test_expansion_sees_what_was_set_before() -> None:
     """One ENV instruction for each key, in order: a value sees the base and earlier keys, not later ones."""
     environments = {"PATH": "/opt/bin:$PATH", "X": "$PATH-$Y", "Y": "y"}
-    assert {"PATH": "/opt/bin:/bin", "X": "/opt/bin:/bin-", "Y": "y"} == expand(
-        environments, {"PATH": "/bin"}
-    )
+    assert {"PATH": "/opt/bin:/bin", "X": "/opt/bin:/bin-", "Y": "y"} == expand(environments, {"PATH": "/bin"})
 
 
 @given(st.text())

@@ -85,8 +85,7 @@ def test_description_must_answer_describe() -> None:
     }
     required = "is required: the service cannot describe itself without"
     assert [
-        ("description", (), f'"{key}" {required}')
-        for key in ("description", "email", "family", "organization")
+        ("description", (), f'"{key}" {required}') for key in ("description", "email", "family", "organization")
     ] + [
         ("description", ("asynchronous",), "must be a boolean, not a string"),
         ("description", ("keywords",), "must be an array, not a string"),
@@ -209,9 +208,7 @@ def test_a_config_schema_that_cannot_be_applied() -> None:
 def test_a_config_schema_never_asks_the_network() -> None:
     """An address that a nested $id makes of a reference is not fetched."""
     inner = {"$id": "http://schema.invalid/x", "properties": {"b": {"$ref": "#/definitions/c"}}}
-    (slip,) = _told(
-        config_schema={"definitions": {"c": {}}, "properties": {"zoom": inner}}, config={"zoom": {"b": 1}}
-    )
+    (slip,) = _told(config_schema={"definitions": {"c": {}}, "properties": {"zoom": inner}}, config={"zoom": {"b": 1}})
     assert ("config_schema", ()) == slip[:2]
     assert slip[2].startswith("cannot be applied: ")
 

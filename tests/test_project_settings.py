@@ -106,8 +106,7 @@ def test_users(user: str) -> None:
         (b"[layers]\nmax = true", ":layers.max: input should be a valid integer, not True"),
         (
             b'[runtime]\npackage = "numpy"',
-            ':runtime.package: "numpy" is not a requirement on processing-factory, such as '
-            '"processing-factory==1.7.2"',
+            ':runtime.package: "numpy" is not a requirement on processing-factory, such as "processing-factory==1.7.2"',
         ),
         (
             b'[base]\nmirror = "ftp://me:secret@h/"',
@@ -144,9 +143,7 @@ def test_all_problems_are_told_and_the_right_file_is_blamed() -> None:
 
 def _keys(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
     tables = {"": {"properties": schema["$defs"]}, **schema["$defs"]}
-    return {
-        f"{name}.{key}": value for name, table in tables.items() for key, value in table["properties"].items()
-    }
+    return {f"{name}.{key}": value for name, table in tables.items() for key, value in table["properties"].items()}
 
 
 def test_the_schema_is_one_and_describes_every_key() -> None:

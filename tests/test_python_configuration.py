@@ -15,9 +15,7 @@ class Machine:
     """A machine with a home, a system folder, a virtual environment and a project, all empty."""
 
     def __init__(self, root: Path) -> None:
-        self.home, self.system, self.prefix, self.project = (
-            root / each for each in ("home", "etc", "venv", "project")
-        )
+        self.home, self.system, self.prefix, self.project = (root / each for each in ("home", "etc", "venv", "project"))
         for folder in (self.home, self.system, self.prefix, self.project):
             folder.mkdir()
         self.env: dict[str, str] = {}
@@ -111,9 +109,7 @@ def test_pip_where_uv_says_nothing(machine: Machine) -> None:
         machine.system / "pip.conf",
         "[global]\nindex-url = https://a/\nextra-index-url =\n  https://b/\n  https://c/\n",
     )
-    machine.write(
-        machine.home / ".config/pip/pip.conf", "[global]\nindex_url = https://d/\n[install]\nno-index = no\n"
-    )
+    machine.write(machine.home / ".config/pip/pip.conf", "[global]\nindex_url = https://d/\n[install]\nno-index = no\n")
     machine.write(machine.prefix / "pip.conf", "[global]\ncert = /ca.pem\nno-index = yes\n")
     found = machine.read()
     assert [("extra-1", "https://b/"), ("extra-2", "https://c/"), ("default", "https://d/")] == named(found)

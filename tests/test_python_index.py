@@ -66,9 +66,7 @@ TWO = Indexes((Index("extra", "https://extra.test/simple"), Index("default", "ht
                 {
                     "meta": {"api-version": "1.1"},
                     "name": "a",
-                    "files": [
-                        {"filename": WHEEL, "url": "f/x", "hashes": {"sha256": SHA256}, "yanked": True}
-                    ],
+                    "files": [{"filename": WHEEL, "url": "f/x", "hashes": {"sha256": SHA256}, "yanked": True}],
                 }
             ),
             "https://main.test/simple/a/f/x",
@@ -78,18 +76,13 @@ TWO = Indexes((Index("extra", "https://extra.test/simple"), Index("default", "ht
 )
 def test_a_page_tells_where_the_wheel_lies(page: str, expected: str) -> None:
     """PEP 503, 592 and 691: relative addresses, hashes, yanked files, JSON."""
-    assert [expected] == list(
-        urls(package(), Indexes(TWO.indexes[1:]), Pages({"https://main.test/simple/a/": page}))
-    )
+    assert [expected] == list(urls(package(), Indexes(TWO.indexes[1:]), Pages({"https://main.test/simple/a/": page})))
 
 
 def test_the_index_that_the_lock_names_is_asked_first_and_the_others_only_then() -> None:
     """Nobody else hears of a package that is where the lock says."""
     pages = Pages(
-        {
-            f"https://{each}.test/simple/a/": listing(f"https://{each}.test/{WHEEL}")
-            for each in ("main", "extra")
-        }
+        {f"https://{each}.test/simple/a/": listing(f"https://{each}.test/{WHEEL}") for each in ("main", "extra")}
     )
     found = urls(package("default"), TWO, pages)
     assert f"https://main.test/{WHEEL}" == next(found)
@@ -102,25 +95,19 @@ def test_find_links_are_folders_and_pages(tmp_path: Path) -> None:
     (tmp_path / WHEEL).touch()
     places = Indexes(find_links=("https://links.test/page.html", tmp_path.as_uri()), no_index=True)
     pages = Pages({"https://links.test/page.html": listing(WHEEL)})
-    assert [f"https://links.test/{WHEEL}", (tmp_path / WHEEL).as_uri()] == list(
-        urls(package(), places, pages)
-    )
+    assert [f"https://links.test/{WHEEL}", (tmp_path / WHEEL).as_uri()] == list(urls(package(), places, pages))
 
 
 def test_a_local_index_has_a_page_for_each_project(tmp_path: Path) -> None:
     """A file address has no server that would find index.html."""
     page = f"{tmp_path.as_uri()}/a/index.html"
-    found = urls(
-        package(), Indexes((Index("default", tmp_path.as_uri()),)), Pages({page: listing(f"../{WHEEL}")})
-    )
+    found = urls(package(), Indexes((Index("default", tmp_path.as_uri()),)), Pages({page: listing(f"../{WHEEL}")}))
     assert [f"{tmp_path.as_uri()}/{WHEEL}"] == list(found)
 
 
 def test_every_place_that_was_asked_is_named() -> None:
     """With what each of them said, and what to do."""
-    places = Indexes(
-        (Index("extra", "https://bob:hush@extra.test/simple"), Index("default", "https://main.test"))
-    )
+    places = Indexes((Index("extra", "https://bob:hush@extra.test/simple"), Index("default", "https://main.test")))
     pages = Pages({"https://main.test/a/": listing(f"{WHEEL}#sha256={'b' * 64}")})
     with pytest.raises(FetchError) as caught:
         list(urls(package("extra"), places, pages))

@@ -129,9 +129,7 @@ def test_constraints_constrain(world: World) -> None:
 def test_a_package_that_does_not_exist_is_named(world: World) -> None:
     """With a hint."""
     failure = world.failure(world.request("nowhere-to-be-found"))
-    assert (
-        "nowhere-to-be-found cannot be found where packages are looked for" == failure.message.split(":")[0]
-    )
+    assert "nowhere-to-be-found cannot be found where packages are looked for" == failure.message.split(":")[0]
     assert "check the spelling, and the configured indexes" == failure.hint
 
 
@@ -151,14 +149,10 @@ def test_a_wrong_password_and_an_index_that_is_down_are_told(world: World) -> No
         f"the index {world.server.url} could not be queried due to a lack of valid authentication "
         "credentials (401 Unauthorized)"
     ) == failure.message.replace("/simple could", "/simple/ could")
-    world.indexes = Indexes(
-        (Index("default", f"http://bob:{CANARY.replace('/', '%2F')}@127.0.0.1:9/simple"),)
-    )
+    world.indexes = Indexes((Index("default", f"http://bob:{CANARY.replace('/', '%2F')}@127.0.0.1:9/simple"),))
     failure = world.failure(world.request())
     assert isinstance(failure, FetchError)
-    assert failure.message.startswith(
-        "the package index cannot be read: Failed to fetch: http://127.0.0.1:9/simple/"
-    )
+    assert failure.message.startswith("the package index cannot be read: Failed to fetch: http://127.0.0.1:9/simple/")
 
 
 def test_offline_is_told(world: World) -> None:
@@ -197,8 +191,7 @@ def test_a_wheel_that_was_replaced_is_told(world: World) -> None:
     found = world.resolve(replace(world.request(), keep=kept)).packages[0]
     assert digest_of_file(path) == found.wheel.digest
     assert [
-        f"{path.name} is not the file that was pinned: "
-        f"sha256:{kept[0].wheel.sha256}, now {digest_of_file(path)}"
+        f"{path.name} is not the file that was pinned: sha256:{kept[0].wheel.sha256}, now {digest_of_file(path)}"
     ] == world.reporter.told
 
 
@@ -219,9 +212,7 @@ def test_an_index_that_lists_other_bytes_than_it_sends_is_refused(world: World) 
     with pytest.raises(MismatchError) as caught:
         resolve(world.request(), world.indexes, world.environment, download, world.reporter)
     listed = digest_of_file(world.folder / "b-2.0-py3-none-any.whl")
-    expected = (
-        f"b-2.0-py3-none-any.whl is not what its index says: {listed} is listed, sha256:{'f' * 64} was sent"
-    )
+    expected = f"b-2.0-py3-none-any.whl is not what its index says: {listed} is listed, sha256:{'f' * 64} was sent"
     assert expected == caught.value.message
 
 
@@ -327,9 +318,7 @@ def test_two_platforms_get_their_own_wheels(tmp_path: Path) -> None:
     found = {}
     for platform in ("linux/amd64", "linux/arm64"):
         # A project that itself requires the runtime gets no more of it.
-        request = Request(
-            ("processing-factory",), (), "processing-factory==1.7.2", "minimal", PYTHON, platform
-        )
+        request = Request(("processing-factory",), (), "processing-factory==1.7.2", "minimal", PYTHON, platform)
         resolution = resolve(request, indexes, environment, fetcher.pin, Reporter())
         found[platform] = {each.name: each.wheel.name for each in resolution.packages}
         assert resolution.newest is not None

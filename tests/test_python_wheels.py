@@ -56,8 +56,7 @@ ODD: dict[str, tuple[str, dict[str, bytes], dict[str, object]]] = {
         {
             "entry.py": b"class A:\n    @staticmethod\n    def main(): return 0\n",
             "entry-1.0.dist-info/entry_points.txt": (
-                b"[console_scripts]\nentry = entry:A.main\n"
-                b"[gui_scripts]\nentry-gui = entry:A\n[other]\nx = entry\n"
+                b"[console_scripts]\nentry = entry:A.main\n[gui_scripts]\nentry-gui = entry:A\n[other]\nx = entry\n"
             ),
         },
         {},
@@ -212,9 +211,7 @@ def test_odd_wheels_end_up_as_pip_puts_them(odd: tuple[str, Path], tmp_path: Pat
     root = tmp_path / "venv"
     expected, actual = by_pip(odd[1], root), made(odd[1], python=f"{root}/bin/python")
     assert without_marks(without_record(expected)) == without_marks(without_record(actual))
-    assert {path for path in expected if path.startswith("bin/")} == {
-        p for p in actual if p.startswith("bin/")
-    }
+    assert {path for path in expected if path.startswith("bin/")} == {p for p in actual if p.startswith("bin/")}
     if odd[0] not in PIP_ADDS_UNRECORDED:
         assert without_marked_lines(record(expected)) == without_marked_lines(record(actual))
 
@@ -231,9 +228,9 @@ def test_a_real_wheel_ends_up_as_installer_and_pip_put_it(runtime_wheel: Path, t
     assert {path for path in expected if not written_by_pip(path)} == {
         path for path in actual if not written_by_pip(path)
     }
-    assert {
-        p: v for p, v in without_record(expected).items() if p.startswith(SITE) and not written_by_pip(p)
-    } == {p: v for p, v in without_record(actual).items() if p.startswith(SITE) and not written_by_pip(p)}
+    assert {p: v for p, v in without_record(expected).items() if p.startswith(SITE) and not written_by_pip(p)} == {
+        p: v for p, v in without_record(actual).items() if p.startswith(SITE) and not written_by_pip(p)
+    }
 
 
 def test_of_two_dist_infos_the_one_of_the_file_name_counts(tmp_path: Path) -> None:
@@ -275,9 +272,7 @@ def test_what_the_wheel_vouches_for_is_not_hashed_again(tmp_path: Path) -> None:
 
 def hostile(path: Path) -> Path:
     """A wheel with everything that must be refused."""
-    make_wheel(
-        path.parent, path.name, {"ok.py": b"", "bad-1.0.data/stray": b"", "bad-1.0.data/nowhere/x": b""}
-    )
+    make_wheel(path.parent, path.name, {"ok.py": b"", "bad-1.0.data/stray": b"", "bad-1.0.data/nowhere/x": b""})
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     device = zipfile.ZipInfo("device")
@@ -364,9 +359,7 @@ def test_nothing_of_a_wheel_is_lost(members: dict[str, bytes]) -> None:
         tree = made(make_wheel(Path(folder), "law-1.0-py3-none-any.whl", members))
     sizes = {line[0]: line[2] for line in record(tree)}
     assert members == {path: tree[f"{SITE}/{path}"][0] for path in members}
-    assert {path: str(len(content)) for path, content in members.items()} == {
-        path: sizes[path] for path in members
-    }
+    assert {path: str(len(content)) for path, content in members.items()} == {path: sizes[path] for path in members}
     assert {f"{SITE}/{path}" for path in sizes} == tree.keys()
 
 
@@ -395,7 +388,6 @@ def test_the_skeleton_is_what_venv_leaves(tmp_path: Path) -> None:
     assert all((real / path).exists() for path in found)
     assert "lib" == found["lib64"].target == str((real / "lib64").readlink())
     assert "/usr/bin/python3" == found["bin/python"].target
-    assert (
-        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n".encode()
-        == content(found["pyvenv.cfg"])
+    assert f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n".encode() == content(
+        found["pyvenv.cfg"]
     )

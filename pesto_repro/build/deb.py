@@ -83,9 +83,7 @@ class Deb:
         return self.fields["package"]
 
 
-def read(
-    stream: BinaryIO, label: str, scratch: IO[bytes], keep: Callable[[str], bool] = lambda path: True
-) -> Deb:
+def read(stream: BinaryIO, label: str, scratch: IO[bytes], keep: Callable[[str], bool] = lambda path: True) -> Deb:
     """Read the package in *stream*; the contents of the paths that *keep* wants are appended to *scratch*.
 
     Raises BuildError naming *label* if it is not a package that dpkg would unpack.

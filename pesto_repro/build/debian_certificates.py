@@ -80,9 +80,7 @@ def _hash_links(pems: Mapping[str, bytes]) -> Iterator[Entry]:
     seen: set[bytes] = set()
     for name in sorted(pems, key=str.encode):
         der = _der(pems[name], name)
-        if (
-            der is None or der in seen
-        ):  # openssl-rehash(1): only files with one certificate, each certificate once
+        if der is None or der in seen:  # openssl-rehash(1): only files with one certificate, each certificate once
             continue
         seen.add(der)
         found = subject_hash(der)

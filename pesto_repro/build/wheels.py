@@ -68,9 +68,7 @@ def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     """The installed files of every wheel of *step*."""
     place = Place(step.params["site"], step.params["prefix"], step.params["python"])
     for pinned in step.inputs:
-        yield from installed(
-            pinned.name, inputs.stack.enter_context(inputs.open(pinned.digest)), place, inputs.stack
-        )
+        yield from installed(pinned.name, inputs.stack.enter_context(inputs.open(pinned.digest)), place, inputs.stack)
 
 
 def read_from_wheel(stream: BinaryIO, member: str) -> bytes:
@@ -231,9 +229,7 @@ class Wheel(WheelSource):
 
     def _duplicates(self) -> Iterator[str]:
         counted = Counter(each.filename for each in self._files)
-        yield from (
-            f"{path!r} is there {times} times" for path, times in sorted(counted.items()) if times > 1
-        )
+        yield from (f"{path!r} is there {times} times" for path, times in sorted(counted.items()) if times > 1)
         parents = {parent for path in counted for parent in _parents(path)}
         yield from (f"{path!r} is both a file and a directory" for path in sorted(parents & counted.keys()))
 

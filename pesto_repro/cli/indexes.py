@@ -83,11 +83,7 @@ def indexes_from_environment(
         certificates = certificates or options.get("cert")
     main = _first(each.main for each in (nearest, declared, written, *files))
     merged = _merge([nearest, declared, written, *files])
-    name = (
-        "project"
-        if main is not None and nearest.main is None and main in (index_url, written.main)
-        else "default"
-    )
+    name = "project" if main is not None and nearest.main is None and main in (index_url, written.main) else "default"
     cert = Path(certificates) if certificates else None
     passed = {key: env[key] for key in PASSED_ON if key in env} | {"HOME": str(home)}
     return _effective(merged, name, cert, env), passed

@@ -87,9 +87,7 @@ def _old(text: str | None, where: str, upgrade: bool, packages: tuple[str, ...])
     if text is None:
         return Old(packages=names)
     if lock_text.has_conflict(text):
-        ours, theirs = (
-            lock_text.loads(side, where, trusted=False) for side in lock_text.split_conflict(text)
-        )
+        ours, theirs = (lock_text.loads(side, where, trusted=False) for side in lock_text.split_conflict(text))
         return Old(lock_text.agreed(ours, theirs), whole=False, everything=upgrade, packages=names)
     if upgrade:  # nothing of it is kept, so it may be broken
         return Old(_readable(text, where), everything=True)

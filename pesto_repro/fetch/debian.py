@@ -17,9 +17,7 @@ from pesto_repro.errors import FetchError
 from pesto_repro.lock.model import DebianPackage
 
 SNAPSHOT = "{snapshot}"
-_CODENAMES = frozenset(
-    "bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable".split()
-)
+_CODENAMES = frozenset("bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable".split())
 _POCKETS = frozenset(["", "updates", "security", "backports"])
 _SCHEMES = frozenset(["http", "https", "file"])
 # sources.list(5): "deb [ option1=value1 option2=value2 ] uri suite [component1] [component2] [...]"

@@ -94,9 +94,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _decode(file: str, data: bytes) -> str:
     if data.startswith(_BOM):
-        raise ProjectError(
-            [Problem(file, "1:1", "starts with a byte order mark; save it as UTF-8 without BOM")]
-        )
+        raise ProjectError([Problem(file, "1:1", "starts with a byte order mark; save it as UTF-8 without BOM")])
     return _utf8(file, data)
 
 

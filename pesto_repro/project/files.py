@@ -32,9 +32,7 @@ def never(path: str, also: Collection[str] = ()) -> bool:
 def select(paths: Iterable[str], dockerignore: str = "", also: Collection[str] = ()) -> tuple[str, ...]:
     """Those of *paths* (files and symlinks) that go into the image, sorted by their parts."""
     candidates = tuple(paths)
-    environments = {
-        posixpath.dirname(path) for path in candidates if posixpath.basename(path) == "pyvenv.cfg"
-    }
+    environments = {posixpath.dirname(path) for path in candidates if posixpath.basename(path) == "pyvenv.cfg"}
     left_out = {*also, *filter(None, environments)}
     is_ignored = ignores(dockerignore)
     kept = (path for path in candidates if not any(never(p, left_out) for p in _lineage(path)))
@@ -109,14 +107,10 @@ def _compiled(pattern: str, line: int) -> re.Pattern[str]:
     try:
         return re.compile(_regex(pattern), re.DOTALL)
     except re.error:
-        raise ProjectError(
-            [Problem(DOCKERIGNORE, str(line), f'"{pattern}" is a malformed pattern')]
-        ) from None
+        raise ProjectError([Problem(DOCKERIGNORE, str(line), f'"{pattern}" is a malformed pattern')]) from None
 
 
-_PIECES = re.compile(
-    r"\*\*/?|\*|\?|\[(?P<set>\^?(?:\\.|[^\]\\])+)\]|\\(?P<escaped>.)|(?P<other>.)", re.DOTALL
-)
+_PIECES = re.compile(r"\*\*/?|\*|\?|\[(?P<set>\^?(?:\\.|[^\]\\])+)\]|\\(?P<escaped>.)|(?P<other>.)", re.DOTALL)
 
 
 def _regex(pattern: str) -> str:

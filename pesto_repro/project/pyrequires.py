@@ -155,9 +155,7 @@ class _Found:
         files = at(document, "tool", "setuptools", "dynamic", "dependencies", "file")
         for name in [files] if isinstance(files, str) else _list(files):
             self.file(posixpath.normpath(str(name)), wanted_by=PYPROJECT)
-        if not files and not any(
-            self._read(name) is not None for name in (REQUIREMENTS, "setup.py", "setup.cfg")
-        ):
+        if not files and not any(self._read(name) is not None for name in (REQUIREMENTS, "setup.py", "setup.cfg")):
             message = f"dependencies are dynamic and cannot be read without building the project; {_MEND}"
             self._problem(PYPROJECT, "project.dynamic", message)
 
@@ -190,18 +188,14 @@ class _Found:
         try:
             declared = _SetupPy(ast.parse(text)).declared()
         except (_UnreadableError, SyntaxError, ValueError) as error:
-            self._unreadable(
-                "setup.py", error.args[0] if isinstance(error, _UnreadableError) else "it is no Python 3"
-            )
+            self._unreadable("setup.py", error.args[0] if isinstance(error, _UnreadableError) else "it is no Python 3")
             return
         for line in declared.requires:
             self._require("setup.py", "install_requires", line, self.requires)
         for name in declared.files:
             self.file(name, wanted_by="setup.py")
 
-    def file(
-        self, name: str, *, constraint: bool = False, missing_ok: bool = False, wanted_by: str = ""
-    ) -> None:
+    def file(self, name: str, *, constraint: bool = False, missing_ok: bool = False, wanted_by: str = "") -> None:
         """One requirements file and those it includes; a file is read once."""
         if (name, constraint) in self._seen:
             return
@@ -222,9 +216,7 @@ class _Found:
             requirement, *options = re.split(r"\s+(?=--)", line)
             for option in options:
                 if not option.startswith("--hash"):
-                    self._problem(
-                        file, place, f'the option "{option.split("=")[0].split()[0]}" is not supported'
-                    )
+                    self._problem(file, place, f'the option "{option.split("=")[0].split()[0]}" is not supported')
             self._require(file, place, requirement, self.constraints if constraint else self.requires)
 
     def _option(self, file: str, place: str, line: str, constraint: bool) -> None:
@@ -417,9 +409,7 @@ class _SetupPy:
         """The file that *node*, a call of open(), opens."""
         node = self._value(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "open":
-            return self._path(
-                node.args[0] if _last_name(node.func.value) in ("io", "codecs") else node.func.value
-            )
+            return self._path(node.args[0] if _last_name(node.func.value) in ("io", "codecs") else node.func.value)
         if isinstance(node, ast.Call) and _last_name(node.func) == "open" and node.args:
             return self._path(node.args[0])
         raise _UnreadableError(f"install_requires is {ast.unparse(node)}")

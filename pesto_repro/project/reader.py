@@ -62,9 +62,7 @@ def read_project(path: Path, profiles: Sequence[str] = (), merge: Merge | None =
         build, root = _root(build, root)
         reading.root = root
     if not (root / "pesto").is_dir():
-        raise ProjectError(
-            [*reading.problems, Problem("pesto", "", f"is not a folder in {root}: no PESTO project")]
-        )
+        raise ProjectError([*reading.problems, Problem("pesto", "", f"is not a folder in {root}: no PESTO project")])
     return reading.project(build, merge)
 
 
@@ -250,11 +248,7 @@ class _Reading:
     def _known_profiles(self) -> list[str]:
         """The profiles that the names of files tell."""
         stems = {_API: (".json", tuple(_DOCUMENTS)), _BUILD: (".json", ("requirements",))}
-        found = {
-            profile
-            for folder, (suffix, names) in stems.items()
-            for profile in self._scan(folder, suffix, names)
-        }
+        found = {profile for folder, (suffix, names) in stems.items() for profile in self._scan(folder, suffix, names)}
         return sorted(found | set(self._scan(_BUILD, ".toml", ("image",))))
 
     def _scan(self, folder: str, suffix: str, stems: Sequence[str]) -> Iterator[str]:
@@ -326,9 +320,7 @@ def _build_problems(file: str, document: Document) -> Iterator[Problem]:
         elif not isinstance(document[key], str):
             yield Problem(file, key, f"must be a string, not {kind(document[key])}")
     if not isinstance(document.get("algorithm_path"), (str, type(None))):
-        yield Problem(
-            file, "algorithm_path", f"must be a string or null, not {kind(document['algorithm_path'])}"
-        )
+        yield Problem(file, "algorithm_path", f"must be a string or null, not {kind(document['algorithm_path'])}")
 
 
 def _policy(image: Layers) -> Merge:

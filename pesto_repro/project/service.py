@@ -37,9 +37,7 @@ _DEFINITION = "#/definitions/"
 _TEXTS = ("title", "name", "version", "family", "description", "organization", "email")
 _OPTIONAL_TEXTS = ("licence", "template")
 # Keywords beside the parameters of a flat schema: the service takes them away before it looks for parameters.
-_BESIDE = frozenset(
-    {"required", "definition", "definitions", "$schema", "title", "type", "content", "description"}
-)
+_BESIDE = frozenset({"required", "definition", "definitions", "$schema", "title", "type", "content", "description"})
 _BY_NAME = frozenset({"properties", "patternProperties", "definitions", "dependencies"})
 _DATA = frozenset({"enum", "const", "default", "examples"})
 _LONG = 300
@@ -144,9 +142,7 @@ def _flat_slips(schema: Mapping[str, Any]) -> Iterator[_Slip]:
     for name in sorted(_BESIDE - {"definition"}):
         if isinstance(schema.get(name), Mapping):
             yield (name,), f'the service takes "{name}" for a keyword; give the parameter another name'
-    beside = {
-        key: value for key, value in schema.items() if key in _BESIDE and not isinstance(value, Mapping)
-    }
+    beside = {key: value for key, value in schema.items() if key in _BESIDE and not isinstance(value, Mapping)}
     parameters = {key: value for key, value in schema.items() if key not in _BESIDE}
     yield from _schema_slips({**beside, "properties": parameters}, flat=True)
 

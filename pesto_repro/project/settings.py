@@ -85,17 +85,13 @@ WebAddress = Annotated[str, AfterValidator(_web_address)]
 # Debian policy 5.6.1: "must consist only of lower case letters (a-z), digits (0-9), plus (+) and minus (-)
 # signs, and periods (.)", "must be at least two characters long and must start with an alphanumeric
 # character".
-DebianNames = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")], ...], BeforeValidator(_tuple)
-]
+DebianNames = Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")], ...], BeforeValidator(_tuple)]
 
 
 class Table(BaseModel):
     """A table of image.toml: frozen, unknown keys refused, ``snake_case`` here is ``kebab-case`` there."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=_kebab, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab, populate_by_name=True)
 
 
 class Image(Table):
@@ -157,9 +153,7 @@ class LayersTable(Table):
     max: Annotated[int, Field(ge=1, le=120)] = Field(
         default=40, description="At most so many layers of Python packages and of Debian packages."
     )
-    compression: Literal["gzip", "zstd", "none"] = Field(
-        default="gzip", description="How layers are compressed."
-    )
+    compression: Literal["gzip", "zstd", "none"] = Field(default="gzip", description="How layers are compressed.")
 
 
 class Profiles(Table):

@@ -95,13 +95,10 @@ def resolve(
     be had or is not signed by *keys* (default: Debian's), ResolveError where there is no answer.
     """
     if suite not in SUITES:
-        raise ResolveError(
-            f"{suite!r} is not a suite of Debian that can be a base", f"use one of {', '.join(SUITES)}"
-        )
+        raise ResolveError(f"{suite!r} is not a suite of Debian that can be a base", f"use one of {', '.join(SUITES)}")
     wanted = sorted(set(architectures))
     releases = [
-        release(each, mirrors, fetcher, now=now, keys=keys)
-        for each in (suite, f"{suite}-updates", f"{suite}-security")
+        release(each, mirrors, fetcher, now=now, keys=keys) for each in (suite, f"{suite}-updates", f"{suite}-security")
     ]
     fetcher.many(partial(obtain, each, arch, mirrors, fetcher) for arch in wanted for each in releases)
     pins = () if upgrade else tuple(keep)
@@ -134,9 +131,7 @@ def closure(
             stale = _stale_pins(universe, failure)
             if not stale:
                 raise ResolveError(
-                    "\n  ".join(
-                        [f"Debian {indices[0].suite} for {architecture} has no answer:", *failure.lines]
-                    )
+                    "\n  ".join([f"Debian {indices[0].suite} for {architecture} has no answer:", *failure.lines])
                 ) from None
             pins = {name: pin for name, pin in pins.items() if name not in stale}
 
@@ -181,9 +176,7 @@ def _python_roots(universe: _Universe) -> tuple[str, str]:
     for clause in clauses(default.fields.get("pre-depends", "")) if default else ():
         if match := _PYTHON.fullmatch(clause.alternatives[0].name):
             return match[0], f"lib{match[1]}-stdlib"
-    raise ResolveError(
-        f"Debian {universe.suite} for {universe.architecture} has no package 'python3-minimal'"
-    )
+    raise ResolveError(f"Debian {universe.suite} for {universe.architecture} has no package 'python3-minimal'")
 
 
 def _close_names(unknown: Iterable[str], universe: _Universe) -> str | None:
@@ -203,9 +196,7 @@ def _stale_pins(universe: _Universe, failure: _Unsatisfiable) -> frozenset[str]:
 class _Universe:
     """One candidate for each name, over all suites."""
 
-    def __init__(
-        self, indices: Sequence[Index], architecture: str, pins: Mapping[str, DebianPackage]
-    ) -> None:
+    def __init__(self, indices: Sequence[Index], architecture: str, pins: Mapping[str, DebianPackage]) -> None:
         self.suite, self.architecture = indices[0].suite, architecture
         self._indices, self._pins = indices, pins
         self._candidates: dict[str, Record | None] = {}
@@ -243,9 +234,7 @@ class _Universe:
         records = [record for each in self._indices for record in each.named(name)]
         pin = self._pins.get(name)
         pinned = (
-            each
-            for each in records
-            if pin and (each.version, each.fields["sha256"]) == (pin.version, pin.sha256)
+            each for each in records if pin and (each.version, each.fields["sha256"]) == (pin.version, pin.sha256)
         )
         return next(pinned, None) or max(records, key=lambda each: Version(each.version), default=None)
 
@@ -296,9 +285,7 @@ def _search(universe: _Universe, state: _State, demands: Sequence[Demand]) -> _S
     raise first
 
 
-def _take(
-    state: _State, record: Record, demand: Demand, rest: Iterable[Demand]
-) -> tuple[_State, list[Demand]]:
+def _take(state: _State, record: Record, demand: Demand, rest: Iterable[Demand]) -> tuple[_State, list[Demand]]:
     chosen = {**state.chosen, record.name: record}
     reasons = {**state.reasons, record.name: demand}
     return _State(chosen, reasons), [*rest, *(Demand(clause, record.name) for clause in record.needs)]
@@ -329,9 +316,7 @@ def _missing(universe: _Universe, state: _State, demand: Demand) -> _Unsatisfiab
     steps = [demand, *state.chain(demand.by)]
     lines = [_told(state, each) for each in reversed(steps)]
     nearest = {each.name for each in demand.clause.alternatives}
-    return _Unsatisfiable(
-        [*lines[:-1], f"{lines[-1]}, but {has}"], nearest | {each.by for each in steps}, nearest
-    )
+    return _Unsatisfiable([*lines[:-1], f"{lines[-1]}, but {has}"], nearest | {each.by for each in steps}, nearest)
 
 
 def _offer(universe: _Universe, relation: Relation) -> str:
@@ -340,9 +325,7 @@ def _offer(universe: _Universe, relation: Relation) -> str:
 
 
 def _told(state: _State, demand: Demand) -> str:
-    return (
-        f"{state.chosen[demand.by]} needs {demand.clause}" if demand.by else f"{demand.clause} is asked for"
-    )
+    return f"{state.chosen[demand.by]} needs {demand.clause}" if demand.by else f"{demand.clause} is asked for"
 
 
 def _refuse_conflicts(state: _State) -> None:

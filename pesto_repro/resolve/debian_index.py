@@ -77,16 +77,12 @@ class Record:
     @property
     def needs(self) -> tuple[Clause, ...]:
         """Pre-Depends and Depends. Recommends are nobody's need."""
-        return tuple(
-            clause for name in ("pre-depends", "depends") for clause in clauses(self.fields.get(name, ""))
-        )
+        return tuple(clause for name in ("pre-depends", "depends") for clause in clauses(self.fields.get(name, "")))
 
     @property
     def excludes(self) -> tuple[Relation, ...]:
         """Conflicts and Breaks."""
-        return tuple(
-            each for name in ("conflicts", "breaks") for each in relations(self.fields.get(name, ""))
-        )
+        return tuple(each for name in ("conflicts", "breaks") for each in relations(self.fields.get(name, "")))
 
     @property
     def provides(self) -> tuple[Relation, ...]:

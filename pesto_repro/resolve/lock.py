@@ -178,9 +178,7 @@ def _python(
 
 def _assembly(project: Project, epoch: str) -> Assembly:
     compression = project.settings.layers.compression
-    return Assembly(
-        version=ASSEMBLY_VERSION, compression=compression, compressor=describe(compression), epoch=epoch
-    )
+    return Assembly(version=ASSEMBLY_VERSION, compression=compression, compressor=describe(compression), epoch=epoch)
 
 
 def _epoch(old: Old, moments: list[str]) -> str:
@@ -236,4 +234,3 @@ def _check_service(project: Project, locked: PlatformLock, world: World) -> None
         found = service_problems(project.documents, read_definitions(stream))
     if found:
         raise ProjectError(Problem(f"pesto/api/{name}.json", dotted(path), text) for name, path, text in found)
-

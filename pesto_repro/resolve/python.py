@@ -146,12 +146,8 @@ def resolve(
         sources = run.indexes_of(packages)
     chosen = [_choose(each, request) for each in packages]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        pinned = list(
-            pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen)
-        )
-    return Resolution(
-        tuple(sorted(pinned, key=lambda each: each.name)), _newest(each.wheel for each in chosen)
-    )
+        pinned = list(pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen))
+    return Resolution(tuple(sorted(pinned, key=lambda each: each.name)), _newest(each.wheel for each in chosen))
 
 
 # -- what is asked -----------------------------------------------------------------------------------------
@@ -188,8 +184,7 @@ def _refuse_odd(lines: Iterable[str]) -> None:
     if problems:
         raise ResolveError(
             "\n  ".join(["Python requirements that cannot be resolved:", *problems]),
-            'write them as "name>=version"; a wheel at an address can be a "type": "pip" entry '
-            "of requirements.json",
+            'write them as "name>=version"; a wheel at an address can be a "type": "pip" entry of requirements.json',
         )
 
 
@@ -403,8 +398,7 @@ def _failure(told: str, request: Request) -> FetchError | ResolveError:
 
 
 NO_WHEEL_HINT = (
-    "choose another version, or put a wheel of it into find-links; "
-    "building from source comes with a later version"
+    "choose another version, or put a wheel of it into find-links; building from source comes with a later version"
 )
 
 
@@ -525,8 +519,7 @@ def _as_pinned(chosen: _Chosen, request: Request, reporter: Reporter) -> _Offer:
     if offer.sha256 in (None, kept.wheel.sha256):
         return replace(offer, sha256=kept.wheel.sha256, size=kept.wheel.size)
     reporter.warn(
-        f"{offer.filename} is not the file that was pinned: "
-        f"sha256:{kept.wheel.sha256}, now sha256:{offer.sha256}",
+        f"{offer.filename} is not the file that was pinned: sha256:{kept.wheel.sha256}, now sha256:{offer.sha256}",
         "find out who replaced it before you trust the new pin",
     )
     return offer
@@ -540,22 +533,17 @@ def _measured(offer: _Offer, indexes: Indexes, download: Download) -> _Offer:
     digest, size = download(url, offer.filename)
     if offer.sha256 not in (None, digest.hex):
         raise MismatchError(
-            f"{offer.filename} is not what its index says: "
-            f"sha256:{offer.sha256} is listed, {digest} was sent",
+            f"{offer.filename} is not what its index says: sha256:{offer.sha256} is listed, {digest} was sent",
             "try again; if it stays so, the index is broken",
         )
     return replace(offer, sha256=digest.hex, size=size)
 
 
-def _package(
-    chosen: _Chosen, offer: _Offer, *, index: str | None = None, resource: str | None = None
-) -> PythonPackage:
+def _package(chosen: _Chosen, offer: _Offer, *, index: str | None = None, resource: str | None = None) -> PythonPackage:
     assert offer.sha256 is not None
     assert offer.size is not None
     wheel = Pin(name=offer.filename, sha256=offer.sha256, size=offer.size)
-    return PythonPackage(
-        name=chosen.name, version=chosen.version, index=index, resource=resource, wheel=wheel
-    )
+    return PythonPackage(name=chosen.name, version=chosen.version, index=index, resource=resource, wheel=wheel)
 
 
 def _newest(offers: Iterable[_Offer]) -> str | None:
