@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -341,48 +341,19 @@ def test_the_python_of_our_own_image(again: Again, tmp_path: Path) -> None:
 @network
 @slow
 @pytest.mark.judge
-def test_another_architecture(built: Built, warm_store: Path, tmp_path: Path) -> None:
-    """On an emulated aarch64, with the Python of our own arm64 image, the compressors give the same layers."""
+def test_another_architecture(again: Again, warm_store: Path, tmp_path: Path) -> None:
+    """On an emulated aarch64, the Python of our own arm64 image builds the amd64 image."""
     qemu = judge("qemu-aarch64")
-    project = Path(shutil.copytree(built.project, tmp_path / "hello-service"))
-    lock(project, "--platform", "linux/arm64", store=warm_store)
-    build(project, store=warm_store, output=tmp_path / "arm64.tar")
+    arm64 = Path(shutil.copytree(again.built.project, tmp_path / "arm64"))
+    lock(arm64, "--platform", "linux/arm64", store=warm_store)
+    build(arm64, store=warm_store, output=tmp_path / "arm64.tar")
     root = unpacked_base(tmp_path / "arm64.tar", tmp_path / "root")
-    libraries = dependencies("aarch64-manylinux_2_28", tmp_path / "libraries", "zlib-ng", "zstandard")
-    python = (qemu, "-L", root, "-E", f"PYTHONPATH={libraries}:{REPOSITORY}", root / "usr/bin/python3.13")
+    libraries = dependencies("aarch64-manylinux_2_28", tmp_path / "libraries")
+    # A CPU without pointer authentication, whose emulation would make it five times slower.
+    emulator: list[str | Path] = [qemu, "-cpu", "cortex-a57", "-L", root]
+    python = [*emulator, "-E", f"PYTHONPATH={libraries}:{REPOSITORY}", root / "usr/bin/python3.13"]
     assert "aarch64" == told([*python, "-c", "import platform; print(platform.machine())"])
-    tars = dict(plain_layers(built, tmp_path / "tars"))
-    there = told([*python, "-c", COMPRESS, *tars])
-    assert told([sys.executable, "-c", COMPRESS, *tars], cwd=REPOSITORY) == there
-    assert list(tars.values()) == there.splitlines()[: len(tars)]
-
-
-COMPRESS = """
-import hashlib, pathlib, sys
-from pesto_repro.build.compress import LayerWriter
-class Sink:
-    def __init__(self): self.state = hashlib.sha256()
-    def write(self, data): self.state.update(data)
-for compression in ("gzip", "zstd"):
-    for name in sys.argv[1:]:
-        sink = Sink()
-        writer = LayerWriter(compression, sink)
-        writer.write(pathlib.Path(name).read_bytes())
-        writer.close()
-        print("sha256:" + sink.state.hexdigest())
-"""
-"""Prints the digest of each file, compressed as a layer in either way."""
-
-
-def plain_layers(built: Built, folder: Path) -> Iterator[tuple[str, str]]:
-    """Layers of moderate size as plain tars: (path, digest of the compressed layer)."""
-    folder.mkdir()
-    for each in built.layers:
-        if each["size"] < 1_000_000:
-            blob = built.full / "blobs/sha256" / each["digest"].removeprefix("sha256:")
-            path = folder / blob.name
-            path.write_bytes(gzip.decompress(blob.read_bytes()))
-            yield str(path), each["digest"]
+    again.require_same(python=python)
 
 
 def unpacked_base(archive: Path, root: Path) -> Path:
@@ -408,12 +379,11 @@ def member_of(tar: tarfile.TarFile, name: str) -> bytes:
     return stream.read()
 
 
-def dependencies(platform: str, target: Path, *only: str) -> Path:
+def dependencies(platform: str, target: Path) -> Path:
     """What this program needs, for another platform and Python 3.13, in the folder *target*."""
     declared = tomli.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted = [each for each in declared if not only or each.startswith(only)]
     options = ["--python-platform", platform, "--python-version", "3.13", "--only-binary", ":all:"]
-    told([uv.find_uv_bin(), "pip", "install", "--quiet", "--target", target, *options, *wanted])
+    told([uv.find_uv_bin(), "pip", "install", "--quiet", "--target", target, *options, *declared])
     return target
 
 
