@@ -78,7 +78,11 @@ class FetchError(PestoError):
 
 
 class OfflineError(FetchError):
-    """Bytes are not in the store and the network is not to be used."""
+    """Bytes are not in the store and the network is not to be used; *what* names them."""
+
+    def __init__(self, message: str, hint: str | None = None, what: str = "") -> None:
+        super().__init__(message, hint)
+        self.what = what
 
 
 class MismatchError(FetchError):

@@ -21,7 +21,7 @@ from pesto_repro.build.maker import Inputs, Maker
 from pesto_repro.build.shadows import remember_paths, shadows
 from pesto_repro.build.tar import arrange, write_tar
 from pesto_repro.digest import Digest
-from pesto_repro.errors import PestoError
+from pesto_repro.errors import OfflineError, PestoError
 from pesto_repro.fetch import PARALLEL
 from pesto_repro.oci import MEDIA_TYPES, Descriptor, Layer
 from pesto_repro.plan import Step
@@ -123,11 +123,23 @@ def _make_all(steps: Sequence[Step], shop: Workshop) -> list[Realised]:
         fetching = {fetchers.submit(shop.fetch, digest): digest for digest in largest}
         try:
             return _drive(steps, shop, fetching, makers)
+        except OfflineError as error:
+            wait(fetching)
+            raise _all_missing(error, [future.exception() for future in fetching], shop) from None
         except BaseException:
             shop.store.give_up()  # or Ctrl-C would wait for the layers and downloads that are under way
             fetchers.shutdown(cancel_futures=True, wait=False)
             makers.shutdown(cancel_futures=True, wait=False)
             raise
+
+
+def _all_missing(first: OfflineError, errors: Iterable[BaseException | None], shop: Workshop) -> OfflineError:
+    """One error that names everything that is missing."""
+    names = sorted(error.what for error in errors if isinstance(error, OfflineError))
+    if len(names) > 1:
+        head = f"{len(names)} artifacts are not in the store at {shop.store.root}, and the network is not to be used:"
+        first.message = "\n  ".join([head, *names])
+    return first
 
 
 def _drive(

@@ -226,6 +226,7 @@ class Fetcher:
         raise OfflineError(
             f"{label} is not in the store at {self.store.root}, and the network is not to be used",
             "run once without --offline, or point --store at a store that has it",
+            what=label,
         )
 
 
