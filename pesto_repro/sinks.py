@@ -9,6 +9,7 @@ written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -153,9 +154,9 @@ def _writing(path: Path) -> Iterator[None]:
     except PestoError:
         raise
     except OSError as error:
-        raise BuildError(
-            f"{path} cannot be written: {error.strerror or error}", "free some space, or choose another place"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space, or choose another place" if full else "choose another place"
+        raise BuildError(f"{path} cannot be written: {error.strerror or error}", hint) from error
 
 
 @contextlib.contextmanager

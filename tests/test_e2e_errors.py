@@ -256,7 +256,8 @@ hint: run `pesto-repro lock`: it keeps what both sides agree on
         nothing,
         "lock small -P nope",
         """\
-error: not in the lock, so not to be upgraded: nope
+error: -P nope: no such package is in the lock
+hint: -P renews the pin of a package that is there; to add one, require it
 """,
     ),
     "a resource that is not there": (
@@ -290,7 +291,7 @@ hint: check the spelling, and the configured indexes
         "build small -o there",
         """\
 error: there cannot be written: Is a directory
-hint: free some space, or choose another place
+hint: choose another place
 """,
     ),
     "a layout where something else is": (

@@ -15,7 +15,7 @@ from pesto_repro.errors import BuildError, FetchError, OfflineError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.artifacts import artifacts
 from pesto_repro.fetch.world import World
-from pesto_repro.lock.asked import asked, asked_again
+from pesto_repro.lock.asked import Override, asked, asked_again
 from pesto_repro.lock.model import Resource
 from pesto_repro.plan import TreeFile
 from pesto_repro.progress import Reporter
@@ -185,28 +185,25 @@ def test_offline_names_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_what_a_project_asks(tmp_path: Path) -> None:
-    """In the lock's terms: sorted where order means nothing, without credentials, documents by digest."""
+    """In the lock's terms: sorted only where order means nothing, without credentials, documents by digest."""
     spec = ResourceSpec("b", "https://me:secret@example.org/b.zip", "/b")
     settings = Settings(base=Base(debian="trixie", packages=("libgl1", "gdal-bin")))
     project = a_project(tmp_path, settings=settings, resources=(spec, ResourceSpec("a", "a.whl", None, "pip")))
     found = asked(project, ("linux/amd64",))
     assert ("hello", "debian:trixie", ("gdal-bin", "libgl1")) == (found.name, found.base, found.base_packages)
-    assert [("a", "a.whl"), ("b", "https://example.org/b.zip")] == [(each.key, each.source) for each in found.resources]
-    assert {"A": "1", "B": "$A-$PATH", "PYTHONPATH": "/own"} == found.environments
+    assert [("b", "https://example.org/b.zip"), ("a", "a.whl")] == [(each.key, each.source) for each in found.resources]
+    assert ("A=1", "B=$A-$PATH", "PYTHONPATH=/own") == found.environments
     assert {"description"} == set(found.documents)
     other = a_project(tmp_path, documents={"description": {"title": "Other"}})
     assert found.documents != asked(other, ()).documents
 
 
-@pytest.mark.parametrize(
-    ("declared", "expected"),
-    [
-        (Image(), ("linux/amd64",)),
-        (Image(platforms=("linux/amd64", "linux/arm64")), ("linux/amd64",)),
-        (Image(platforms=("linux/arm64",)), ("linux/arm64",)),
-    ],
-)
-def test_platforms_that_a_lock_was_made_for(tmp_path: Path, declared: Image, expected: tuple[str, ...]) -> None:
-    """`--platform` may have chosen some of those declared: no drift. One that is not declared any more is."""
-    project = a_project(tmp_path, settings=Settings(image=declared))
-    assert expected == asked_again(project, a_lock()).platforms
+@pytest.mark.parametrize(("overrides", "expected"), [((), ("linux/arm64",)), (("platforms",), ("linux/amd64",))])
+def test_platforms_that_a_lock_was_made_for(
+    tmp_path: Path, overrides: tuple[Override, ...], expected: tuple[str, ...]
+) -> None:
+    """Those of image.toml, unless the command line chose others when it was locked."""
+    project = a_project(tmp_path, settings=Settings(image=Image(platforms=("linux/arm64",))))
+    lock = a_lock()
+    chosen = lock.model_copy(update={"input": lock.input.model_copy(update={"overrides": overrides})})
+    assert expected == asked_again(project, chosen).platforms

@@ -118,7 +118,7 @@ LOCK = sealed(
         python="3.13",
         requires=("idna>=3",),
         labels={"org.example/a b": 'quote " and \\', "plain": "line\nbreak"},
-        environments={"A": "\x00\x7f\u2028"},
+        environments=("A=\x00\x7f\u2028", "B=$A"),
         resources=(ResourceInput(key="model", source="model.whl", type="pip"),),
         documents={"description": str(Digest.of(b"description"))},
     ),
@@ -200,7 +200,7 @@ def test_a_lock_is_read_back() -> None:
 
 def test_golden_content_hash() -> None:
     """An upgrade of a library, or of this program, must not change the address of an unchanged lock."""
-    assert "sha256:c0ecd8c2c59be3abd8c4373655211ab4da9db7538523ffc8b7e6a186259fc25f" == LOCK.content_hash
+    assert "sha256:f380be7c39b936f93b9414065f0ecccd1a7c0004360fea7e2b5f1b78209c1bf0" == LOCK.content_hash
 
 
 def test_the_content_hash_is_of_everything_else() -> None:
@@ -381,7 +381,10 @@ def test_agreement_on_platforms_and_resources() -> None:
             {"a": "2", "c": ""},
             ["image.labels.a was '1', is '2'", "b=1 was removed from image.labels", "c= was added to image.labels"],
         ),
-        ("environments", {"A": ""}, {"A": "x"}, ["environments.A was '', is 'x'"]),
+        ("environments", ("A=",), ("A=x",), ["environments.A was '', is 'x'"]),
+        ("environments", ("A=1", "B=$A"), ("B=$A", "A=1"), ["the order of environments was A B, is B A"]),
+        ("environments", (), ("A=b=c",), ["A=b=c was added to environments"]),
+        ("overrides", (), ("platforms",), ["what the command line chose was empty, is platforms"]),
         (
             "documents",
             {"input_schema": str(Digest.of(b"1"))},
@@ -407,6 +410,18 @@ def test_agreement_on_platforms_and_resources() -> None:
             (ResourceInput(key="m", source="m.zip", to="/m"),),
             (ResourceInput(key="m", source="n.zip", to="/m", type="python"),),
             ["requirements.m was m.zip -> /m, is n.zip -> /m (python)"],
+        ),
+        (
+            "resources",
+            (ResourceInput(key="m", source="m.zip", to="/m"),),
+            (ResourceInput(key="m", source="m.zip", to="/m", sha256="0" * 64),),
+            [f"requirements.m was m.zip -> /m, is m.zip -> /m with sha256 {'0' * 64}"],
+        ),
+        (
+            "resources",
+            (ResourceInput(key="a", source="a", to="/a"), ResourceInput(key="b", source="b", to="/b")),
+            (ResourceInput(key="b", source="b", to="/b"), ResourceInput(key="a", source="a", to="/a")),
+            ["the order of requirements was a b, is b a"],
         ),
     ],
 )

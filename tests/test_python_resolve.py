@@ -15,13 +15,12 @@ from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, MismatchError, OfflineError, PestoError, ResolveError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.index import Index, Indexes
-from pesto_repro.lock.model import Interpreter
+from pesto_repro.lock.model import Interpreter, PythonPackage
 from pesto_repro.progress import Reporter
 from pesto_repro.resolve.python import (
     NO_WHEEL_HINT,
     LocalWheel,
     Request,
-    Resolution,
     image_tags,
     python_platform,
     resolve,
@@ -62,7 +61,7 @@ class World:
     def request(self, *requires: str) -> Request:
         return Request(requires, (), "rt==1.0", "full", PYTHON, "linux/amd64")
 
-    def resolve(self, request: Request) -> Resolution:
+    def resolve(self, request: Request) -> tuple[PythonPackage, ...]:
         return resolve(request, self.indexes, self.environment, self.fetcher.pin, self.reporter)
 
     def failure(self, request: Request) -> PestoError:
@@ -84,15 +83,15 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, server)
 
 
-def versions(resolution: Resolution) -> dict[str, str]:
-    return {each.name: each.version for each in resolution.packages}
+def versions(resolution: tuple[PythonPackage, ...]) -> dict[str, str]:
+    return {each.name: each.version for each in resolution}
 
 
 def test_a_private_index_resolves_and_its_password_stays_there(world: World) -> None:
     """Digest and size are those of the wheels; the canary is in no result, message, log or file."""
     found = world.resolve(world.request("old"))
     assert {"rt": "1.0", "b": "1.1", "old": "1.0"} == versions(found)
-    for package in found.packages:
+    for package in found:
         path = world.folder / package.wheel.name
         assert (digest_of_file(path), path.stat().st_size) == (package.wheel.digest, package.wheel.size)
         assert "default" == package.index
@@ -163,9 +162,9 @@ def test_offline_is_told(world: World) -> None:
 
 def test_pins_stay_until_an_upgrade_is_asked_for(world: World) -> None:
     """-U renews all, -P one; a pin that can no longer be is replaced."""
-    kept = world.resolve(replace(world.request("old"), constraints=("b==1.0",))).packages
+    kept = world.resolve(replace(world.request("old"), constraints=("b==1.0",)))
     again = replace(world.request("old"), keep=kept)
-    assert kept == world.resolve(again).packages
+    assert kept == world.resolve(again)
     assert "1.1" == versions(world.resolve(replace(again, upgrade=True)))["b"]
     assert "1.1" == versions(world.resolve(replace(again, upgrade_packages=("b",))))["b"]
     assert "1.0" == versions(world.resolve(replace(again, upgrade_packages=("old",))))["b"]
@@ -174,21 +173,21 @@ def test_pins_stay_until_an_upgrade_is_asked_for(world: World) -> None:
 
 def test_a_pinned_wheel_stays_when_a_better_one_appears(world: World) -> None:
     """Locking again must not follow a new build of the same version; -P does."""
-    kept = world.resolve(world.request()).packages
+    kept = world.resolve(world.request())
     simple_wheel(world.folder, "b", "2.0", tag="1-py3-none-any")
     world.environment["UV_CACHE_DIR"] += "2"
     request = replace(world.request(), keep=kept)
-    assert kept == world.resolve(request).packages
-    renewed = world.resolve(replace(request, upgrade_packages=("b",))).packages
+    assert kept == world.resolve(request)
+    renewed = world.resolve(replace(request, upgrade_packages=("b",)))
     assert "b-2.0-1-py3-none-any.whl" == renewed[0].wheel.name
 
 
 def test_a_wheel_that_was_replaced_is_told(world: World) -> None:
     """Same name, other bytes: the new pin is the truth, but somebody should look."""
-    kept = world.resolve(world.request()).packages
+    kept = world.resolve(world.request())
     path = make_wheel(world.folder, kept[0].wheel.name, {"b.py": b"evil"})
     world.environment["UV_CACHE_DIR"] += "2"
-    found = world.resolve(replace(world.request(), keep=kept)).packages[0]
+    found = world.resolve(replace(world.request(), keep=kept))[0]
     assert digest_of_file(path) == found.wheel.digest
     assert [
         f"{path.name} is not the file that was pinned: sha256:{kept[0].wheel.sha256}, now {digest_of_file(path)}"
@@ -198,7 +197,7 @@ def test_a_wheel_that_was_replaced_is_told(world: World) -> None:
 def test_an_index_without_hashes_is_measured(world: World) -> None:
     """The bytes are downloaded once: the store has them for the build."""
     world.server.hashes = False
-    found = world.resolve(world.request()).packages[0]
+    found = world.resolve(world.request())[0]
     assert digest_of_file(world.folder / found.wheel.name) == found.wheel.digest
     assert world.fetcher.store.has(found.wheel.digest)
 
@@ -224,7 +223,7 @@ def test_each_package_knows_its_index(world: World, tmp_path: Path) -> None:
     with serving(more) as other:
         extra = Index("extra-1", other.url)
         world.indexes = Indexes((extra, *world.indexes.indexes), (links.as_uri(),))
-        found = world.resolve(world.request("c")).packages
+        found = world.resolve(world.request("c"))
     expected = {"b": "default", "rt": "default", "c": "extra-1", "d": "find-links"}
     assert expected == {each.name: each.index for each in found}
 
@@ -234,7 +233,7 @@ def test_a_wheel_of_the_project_takes_part(world: World, tmp_path: Path) -> None
     path = simple_wheel(tmp_path, "mine", "3.0", "b<1.1")
     blob = path.rename(tmp_path / "blob")
     local = LocalWheel("lib", path.name, blob, digest_of_file(blob), blob.stat().st_size)
-    found = {each.name: each for each in world.resolve(replace(world.request(), wheels=(local,))).packages}
+    found = {each.name: each for each in world.resolve(replace(world.request(), wheels=(local,)))}
     assert ("3.0", "lib", None) == (found["mine"].version, found["mine"].resource, found["mine"].index)
     assert (local.digest, local.size) == (found["mine"].wheel.digest, found["mine"].wheel.size)
     assert "1.0" == found["b"].version
@@ -320,9 +319,8 @@ def test_two_platforms_get_their_own_wheels(tmp_path: Path) -> None:
         # A project that itself requires the runtime gets no more of it.
         request = Request(("processing-factory",), (), "processing-factory==1.7.2", "minimal", PYTHON, platform)
         resolution = resolve(request, indexes, environment, fetcher.pin, Reporter())
-        found[platform] = {each.name: each.wheel.name for each in resolution.packages}
-        assert resolution.newest is not None
-        assert resolution.newest > "2023-02-10T00:00:00Z"
+        found[platform] = {each.name: each.wheel.name for each in resolution}
+        assert all(str(each.upload_time) > "2016-01-01T00:00:00Z" for each in resolution)
     amd64, arm64 = found["linux/amd64"], found["linux/arm64"]
     assert amd64.keys() == arm64.keys()
     assert amd64["numpy"].endswith("x86_64.whl")

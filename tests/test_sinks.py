@@ -205,7 +205,7 @@ def test_where_nothing_can_be_written(store: Store, tmp_path: Path) -> None:
     """A folder in the place of the archive, a file in the place of a folder."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
-    hint = "free some space, or choose another place"
+    hint = "choose another place"
     image = an_image(store)
     folder, below = tmp_path / "folder", tmp_path / "file" / "a"
     expected: list[tuple[Callable[[], object], str]] = [

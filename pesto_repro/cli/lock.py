@@ -13,9 +13,9 @@ from pesto_repro.cli.options import Session, project_command
 from pesto_repro.cli.world import world_of
 from pesto_repro.errors import LockError
 from pesto_repro.lock import text as lock_text
-from pesto_repro.lock.asked import asked
+from pesto_repro.lock.asked import Override, asked
 from pesto_repro.lock.drift import changes, require_no_drift
-from pesto_repro.lock.model import Lock, canonicalize_name
+from pesto_repro.lock.model import Input, Lock, canonicalize_name
 from pesto_repro.project import Project
 from pesto_repro.resolve.lock import Old, lock_project
 from pesto_repro.sinks import write_text
@@ -52,28 +52,48 @@ def lock(
     pesto-repro lock hello-service -U          renew every pin
     pesto-repro lock hello-service --check     for CI: is the lock up to date?
     """
-    project = read(session.request, merge)
-    for warning in project.warnings:
-        session.console.warn(warning)
-    wanted = platforms or project.settings.image.platforms
-    path, text = find_lock(project, session.request)
+    path, text = find_lock(read(session.request, merge), session.request)
+    old = _old(text, str(path), upgrade, packages) if not check else Old(_locked(session, path, text))
+    project, chosen, overrides = _choices(session, old.lock, merge, platforms)
     if check:
-        return _check(session, project, wanted, path, text)
-    old = _old(text, str(path), upgrade, packages)
+        return _check(session, project, path, asked(project, chosen, overrides), old.lock)
     world = world_of(project, session.store, session.console, offline=offline)
-    made = lock_project(project, wanted, world, old)
+    made = lock_project(project, chosen, world, old, overrides)
     _save(session, path, text, old.lock, made)
     return 0
 
 
-def _check(session: Session, project: Project, platforms: tuple[str, ...], path: Path, text: str | None) -> int:
-    """The lock is there, unharmed, and answers everything that is asked now."""
-    mend = session.request.command("lock")
+def _choices(
+    session: Session, old: Lock | None, merge: Merge | None, platforms: tuple[str, ...]
+) -> tuple[Project, tuple[str, ...], tuple[Override, ...]]:
+    """The project, the platforms, and which of both the command line chose, now or when it was locked before."""
+    before = old.input if old is not None else None
+    if merge is None and before is not None and "merge" in before.overrides:
+        merge = before.merge
+    project = read(session.request, merge)
+    for warning in project.warnings:
+        session.console.warn(warning)
+    if not platforms and before is not None and "platforms" in before.overrides:
+        platforms = before.platforms
+    declared = project.settings
+    overrides: list[Override] = ["merge"] if merge not in (None, declared.profiles.merge) else []
+    if platforms and platforms != declared.image.platforms:
+        overrides.append("platforms")
+    return project, platforms or declared.image.platforms, tuple(overrides)
+
+
+def _locked(session: Session, path: Path, text: str | None) -> Lock:
     if text is None:
-        raise LockError(f"there is no lock at {path}", f"run `{mend}`")
-    lock = lock_text.loads(text, str(path))
+        raise LockError(f"there is no lock at {path}", f"run `{session.request.command('lock')}`")
+    return lock_text.loads(text, str(path))
+
+
+def _check(session: Session, project: Project, path: Path, now: Input, lock: Lock | None) -> int:
+    """The lock is there, unharmed, and answers everything that is asked now."""
+    assert lock is not None
+    mend = session.request.command("lock")
     require_rules(lock, path, mend)
-    require_no_drift(lock.input, asked(project, platforms), mend)
+    require_no_drift(lock.input, now, mend)
     require_resources(lock, Local(project), mend)
     if session.json:
         show_json({"lockfile": str(path), "content-hash": lock.content_hash, "changed": False})

@@ -67,14 +67,14 @@ def find_lock(project: Project, request: Request) -> tuple[Path, str | None]:
 def locked(request: Request, reporter: Reporter) -> Locked:
     """Everything that a build starts from. Raises LockError, DriftError, ProjectError."""
     project = read(request)
+    for warning in project.warnings:
+        reporter.warn(warning)
     path, text = find_lock(project, request)
     if text is None:
         raise LockError(f"there is no lock at {path}", f"run `{request.command('lock')}`")
     lock = lock_text.loads(text, str(path))
-    if lock.input.merge != project.merge and not _chose_merge(project):
+    if "merge" in lock.input.overrides:
         project = read(request, lock.input.merge)
-    for warning in project.warnings:
-        reporter.warn(warning)
     mend = request.command("lock")
     require_rules(lock, path, mend)
     require_no_drift(lock.input, asked_again(project, lock), mend)
@@ -87,10 +87,6 @@ def _planned(project: Project, lock: Lock, mend: str) -> Locked:
     files, found = hash_tree(list_files(project))
     plans = tuple(make_plan(lock, each, project, files, local.folders) for each in lock.platforms)
     return Locked(project, lock, plans, local.files | found)
-
-
-def _chose_merge(project: Project) -> bool:
-    return "merge" in project.settings.profiles.model_fields_set
 
 
 def require_rules(lock: Lock, path: Path, mend: str) -> None:

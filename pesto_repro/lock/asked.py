@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Literal
 
 from pesto_repro.digest import Digest
 from pesto_repro.lock.model import Input, Lock, ResourceInput
 from pesto_repro.project import Project
 
+Override = Literal["merge", "platforms"]
 
-def asked(project: Project, platforms: tuple[str, ...]) -> Input:
-    """Everything that *project* asks of the world and of the image."""
+
+def asked(project: Project, platforms: tuple[str, ...], overrides: tuple[Override, ...] = ()) -> Input:
+    """Everything that *project* asks of the world and of the image; *overrides* is what image.toml does not say."""
     settings = project.settings
     return Input(
         name=project.name,
@@ -29,20 +32,21 @@ def asked(project: Project, platforms: tuple[str, ...]) -> Input:
         compression=settings.layers.compression,
         user=settings.image.user,
         labels=dict(settings.image.labels),
-        environments=dict(project.environments),
+        environments=tuple(f"{key}={value}" for key, value in project.environments.items()),
         resources=tuple(
-            ResourceInput(key=each.key, source=each.public_source, to=each.to, type=each.type)
-            for each in sorted(project.resources, key=lambda each: each.key)
+            ResourceInput(key=each.key, source=each.public_source, to=each.to, type=each.type, sha256=each.sha256)
+            for each in project.resources
         ),
         documents=_digests(project.documents),
+        overrides=overrides,
     )
 
 
 def asked_again(project: Project, lock: Lock) -> Input:
-    """The same, for a lock that was made for some of the project's platforms only."""
-    declared, locked = project.settings.image.platforms, lock.input.platforms
-    chosen = "platforms" in project.settings.image.model_fields_set
-    return asked(project, declared if chosen and not set(locked) <= set(declared) else locked)
+    """The same, with the platforms that were chosen when locking, if they were."""
+    overrides = lock.input.overrides
+    platforms = lock.input.platforms if "platforms" in overrides else project.settings.image.platforms
+    return asked(project, platforms, overrides)
 
 
 def base_name(project: Project) -> str:

@@ -19,7 +19,6 @@ _LISTS = {
     "base_packages": "base.packages",
     "platforms": "image.platforms",
 }
-_TABLES = {"environments": "environments", "labels": "image.labels"}
 _VALUES = {
     "name": "description.name",
     "merge": "profiles.merge",
@@ -98,14 +97,16 @@ def _touches(found: tuple[Drift, ...], areas: tuple[str, ...]) -> bool:
 def _differences(locked: Input, now: Input) -> Iterator[Drift]:
     if locked.profiles != now.profiles:
         yield Drift("the list of profiles", _words(locked.profiles), _words(now.profiles))
+    if locked.overrides != now.overrides:
+        yield Drift("what the command line chose", _words(locked.overrides), _words(now.overrides))
     for field, what in _VALUES.items():
         one, other = getattr(locked, field), getattr(now, field)
         if one != other:
             yield Drift(what, str(one or "the base's own"), str(other or "the base's own"))
     for field, what in _LISTS.items():
         yield from _list(what, getattr(locked, field), getattr(now, field))
-    for field, what in _TABLES.items():
-        yield from _table(what, getattr(locked, field), getattr(now, field))
+    yield from _table("image.labels", locked.labels, now.labels)
+    yield from _environments(locked.environments, now.environments)
     yield from _resources(locked.resources, now.resources)
     for name in sorted(locked.documents.keys() | now.documents.keys()):
         one, other = locked.documents.get(name, ""), now.documents.get(name, "")
@@ -120,8 +121,7 @@ def _words(words: tuple[str, ...]) -> str:
 def _list(what: str, locked: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Drift]:
     yield from (Drift(what, "", each) for each in now if each not in locked)
     yield from (Drift(what, each, "") for each in locked if each not in now)
-    if locked != now and sorted(locked) == sorted(now):
-        yield Drift(f"the order of {what}", _words(locked), _words(now))
+    yield from _order(what, locked, now)
 
 
 def _table(what: str, locked: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Drift]:
@@ -135,6 +135,23 @@ def _table(what: str, locked: Mapping[str, str], now: Mapping[str, str]) -> Iter
             yield Drift(f"{what}.{key}", repr(one), repr(other))
 
 
+def _environments(locked: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Drift]:
+    before, after = (dict(_split(each) for each in side) for side in (locked, now))
+    yield from _table("environments", before, after)
+    yield from _order("environments", tuple(before), tuple(after))
+
+
+def _split(line: str) -> tuple[str, str]:
+    name, _, value = line.partition("=")
+    return name, value
+
+
+def _order(what: str, locked: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Drift]:
+    """The same names in another order: a value may refer to those before it."""
+    if locked != now and sorted(locked) == sorted(now):
+        yield Drift(f"the order of {what}", _words(locked), _words(now))
+
+
 def _resources(locked: tuple[ResourceInput, ...], now: tuple[ResourceInput, ...]) -> Iterator[Drift]:
     before, after = {each.key: each for each in locked}, {each.key: each for each in now}
     for key in sorted(before.keys() | after.keys()):
@@ -145,12 +162,14 @@ def _resources(locked: tuple[ResourceInput, ...], now: tuple[ResourceInput, ...]
                 _resource(one, named=not other),
                 _resource(other, named=not one),
             )
+    yield from _order("requirements", tuple(before), tuple(after))
 
 
 def _resource(each: ResourceInput | None, *, named: bool) -> str:
     if each is None:
         return ""
     text = f"{each.source} -> {each.to or 'pip'}" + (f" ({each.type})" if each.type else "")
+    text += f" with sha256 {each.sha256}" if each.sha256 else ""
     return f"{each.key} ({text})" if named else text
 
 

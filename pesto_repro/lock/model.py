@@ -76,10 +76,15 @@ class ResourceInput(Table):
     source: str
     to: str | None = None
     type: Literal["pip", "python"] | None = None
+    sha256: Sha256 | None = None
 
 
 class Input(Table):
-    """What was asked, as values where a change should be told by value, else as digests."""
+    """What was asked, as values where a change should be told by value, else as digests.
+
+    *environments* are NAME=value, in order, for a value may refer to those before it; *resources* are in order, too.
+    *overrides* names what the command line of ``lock`` said in place of image.toml: "platforms", "merge".
+    """
 
     name: str
     profiles: tuple[str, ...] = ()
@@ -96,9 +101,10 @@ class Input(Table):
     compression: Literal["gzip", "zstd", "none"] = "gzip"
     user: str
     labels: dict[str, str] = {}
-    environments: dict[str, str] = {}
+    environments: tuple[str, ...] = ()
     resources: tuple[ResourceInput, ...] = ()
     documents: dict[str, DigestText] = {}
+    overrides: tuple[Literal["merge", "platforms"], ...] = ()
 
 
 class DebianPackage(Pin):
@@ -115,13 +121,15 @@ class PythonPackage(Table):
     """A Python package and the one wheel chosen for the platform.
 
     *index* names an index of the configuration ("default" for the main one), never its address; a wheel that a
-    ``type: pip`` requirement brings has *resource* instead, that requirement's key.
+    ``type: pip`` requirement brings has *resource* instead, that requirement's key. *upload_time* is RFC 3339 in UTC,
+    where the index tells.
     """
 
     name: str
     version: str
     index: str | None = None
     resource: str | None = None
+    upload_time: str | None = None
     wheel: Pin
 
 

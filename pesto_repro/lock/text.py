@@ -67,10 +67,19 @@ def _input(asked: Input) -> dict[str, Any]:
             "compression": asked.compression,
             "user": asked.user,
             "labels": dict(asked.labels),
-            "environments": dict(asked.environments),
+            "environments": list(asked.environments),
             "documents": dict(asked.documents),
+            "overrides": list(asked.overrides) or None,
             "resources": [
-                _present({"key": each.key, "source": each.source, "to": each.to, "type": each.type})
+                _present(
+                    {
+                        "key": each.key,
+                        "source": each.source,
+                        "to": each.to,
+                        "type": each.type,
+                        "sha256": each.sha256,
+                    }
+                )
                 for each in asked.resources
             ],
         }
@@ -98,7 +107,13 @@ def _debian(each: DebianPackage) -> dict[str, Any]:
 
 
 def _package(each: PythonPackage) -> dict[str, Any]:
-    found = {"name": each.name, "version": each.version, "index": each.index, "resource": each.resource}
+    found = {
+        "name": each.name,
+        "version": each.version,
+        "index": each.index,
+        "resource": each.resource,
+        "upload-time": each.upload_time,
+    }
     return _present(found | {"wheel": _pin(each.wheel)})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import BinaryIO
 
 from pesto_repro.build.compress import describe
 from pesto_repro.build.documents import read_definitions
@@ -16,7 +17,7 @@ from pesto_repro.build.resources import Local
 from pesto_repro.errors import Problem, ProjectError, ResolveError
 from pesto_repro.fetch import index as index_room
 from pesto_repro.fetch.world import World
-from pesto_repro.lock.asked import asked
+from pesto_repro.lock.asked import Override, asked
 from pesto_repro.lock.drift import asks_debian_anew, asks_python_anew, drift, versions
 from pesto_repro.lock.model import (
     LOCK_VERSION,
@@ -32,7 +33,7 @@ from pesto_repro.lock.text import seal
 from pesto_repro.plan import ASSEMBLY_VERSION
 from pesto_repro.plan.make import RUNTIME
 from pesto_repro.project import Project
-from pesto_repro.project.documents import dotted
+from pesto_repro.project.documents import did_you_mean, dotted
 from pesto_repro.project.service import problems as service_problems
 from pesto_repro.resolve import debian, python
 from pesto_repro.resolve.python import LocalWheel
@@ -58,6 +59,10 @@ class Old:
         """What is pinned for *platform*, unless everything is to be renewed."""
         return None if self.everything else self._locked(platform)
 
+    def renews(self, pinned: tuple[DebianPackage, ...] | tuple[PythonPackage, ...]) -> bool:
+        """Is any of *pinned* to be renewed, or were some lost?"""
+        return not self.whole or any(each.name in self.packages for each in pinned)
+
     def seen(self, platform: str, packages: tuple[DebianPackage, ...]) -> tuple[DebianPackage, ...]:
         """*packages*, those that were pinned before with the snapshot in which they were seen first."""
         locked = self._locked(platform)
@@ -69,29 +74,33 @@ class Old:
         return next((each for each in platforms if each.platform == platform), None)
 
 
-def lock_project(project: Project, platforms: tuple[str, ...], world: World, old: Old) -> Lock:
-    """The lock of *project* for *platforms*. Raises ProjectError, ResolveError, FetchError."""
+def lock_project(
+    project: Project, platforms: tuple[str, ...], world: World, old: Old, overrides: tuple[Override, ...] = ()
+) -> Lock:
+    """The lock of *project* for *platforms*; *overrides* is what of it image.toml does not say.
+
+    Raises ProjectError, ResolveError, FetchError.
+    """
     _require_debian(project)
     local = Local(project)
-    now = asked(project, platforms)
-    _require_known(old, project)
+    now = asked(project, platforms, overrides)
     if (kept := _unchanged(old, now, local, project, world)) is not None:
         return kept
     known = {} if old.lock is None else {each.key: each for each in old.lock.resources}
     resources = resolve_resources(project, local, world.fetcher, known, upgrade=old.everything)
     wheels = local_wheels(project, resources, world.fetcher)
     with ThreadPoolExecutor(max(1, len(platforms))) as pool:
-        resolved = list(pool.map(partial(_platform, project, now, world, old, wheels), platforms))
-    pinned = tuple(each for each, _ in resolved)
+        pinned = tuple(pool.map(partial(_platform, project, now, world, old, wheels), platforms))
     lock = Lock(
         lock_version=LOCK_VERSION,
         content_hash=_UNSEALED,
-        assembly=_assembly(project, world.epoch or _epoch(old, [moment for _, moment in resolved])),
+        assembly=_assembly(project, world.epoch or _epoch(pinned)),
         input=now,
         resources=resources,
         platforms=pinned,
     )
-    _check_service(project, pinned[0], world)
+    _require_known(old.packages, lock)
+    _check_service(project, pinned[0], world, wheels)
     return seal(lock)
 
 
@@ -109,23 +118,26 @@ def _unchanged(old: Old, now: Input, local: Local, project: Project, world: Worl
 
 def _platform(
     project: Project, now: Input, world: World, old: Old, wheels: tuple[LocalWheel, ...], platform: str
-) -> tuple[PlatformLock, str]:
-    """Everything pinned for one platform, and the newest moment among what was asked."""
+) -> PlatformLock:
+    """Everything pinned for one platform: what may stay stays, the rest is asked anew."""
     pins = old.pins(platform)
     changes = drift(old.lock.input, now) if old.lock is not None else ()
-    if pins and old.whole and not asks_debian_anew(changes) and not old.packages:
-        packages, interpreter = pins.debian, pins.python
-    else:
+    if pins is None or old.renews(pins.debian) or asks_debian_anew(changes):
         packages, interpreter = _debian(project, platform, world, pins, old)
-    _require_python(project, interpreter)
-    same_python = pins is not None and pins.python == interpreter
-    if pins and old.whole and same_python and not asks_python_anew(changes) and not old.packages:
-        chosen, moment = pins.packages, ""
     else:
-        chosen, moment = _python(project, platform, interpreter, world, old, wheels)
-    moments = [moment, *(_rfc3339(each.snapshot) for each in packages)]
-    found = PlatformLock(platform=platform, python=interpreter, debian=packages, packages=chosen)
-    return found, max(moments)
+        packages, interpreter = pins.debian, pins.python
+    _require_python(project, interpreter)
+    if pins is None or old.renews(pins.packages) or asks_python_anew(changes) or _differ(pins, interpreter, wheels):
+        chosen = _python(project, platform, interpreter, world, old, wheels)
+    else:
+        chosen = pins.packages
+    return PlatformLock(platform=platform, python=interpreter, debian=packages, packages=chosen)
+
+
+def _differ(pins: PlatformLock, interpreter: Interpreter, wheels: tuple[LocalWheel, ...]) -> bool:
+    """Is it another interpreter, or does a ``type: pip`` requirement bring other bytes than those pinned?"""
+    pinned = {each.resource: each.wheel.sha256 for each in pins.packages if each.resource is not None}
+    return pins.python != interpreter or pinned != {each.key: each.digest.hex for each in wheels}
 
 
 def _debian(
@@ -156,7 +168,7 @@ def _python(
     world: World,
     old: Old,
     wheels: tuple[LocalWheel, ...],
-) -> tuple[tuple[PythonPackage, ...], str]:
+) -> tuple[PythonPackage, ...]:
     pins = old.pins(platform)
     settings = project.settings
     request = python.Request(
@@ -172,8 +184,7 @@ def _python(
         upgrade_packages=old.packages,
     )
     indexes, environment = world.indexes()
-    found = python.resolve(request, indexes, environment, world.fetcher.pin, world.reporter)
-    return found.packages, found.newest or ""
+    return python.resolve(request, indexes, environment, world.fetcher.pin, world.reporter)
 
 
 def _assembly(project: Project, epoch: str) -> Assembly:
@@ -181,10 +192,11 @@ def _assembly(project: Project, epoch: str) -> Assembly:
     return Assembly(version=ASSEMBLY_VERSION, compression=compression, compressor=describe(compression), epoch=epoch)
 
 
-def _epoch(old: Old, moments: list[str]) -> str:
-    """The newest moment of what is pinned; what was kept was not newer than the old lock's epoch."""
-    before = old.lock.assembly.epoch if old.lock is not None and not old.everything else _OLDEST
-    return max(before, *moments)
+def _epoch(platforms: tuple[PlatformLock, ...]) -> str:
+    """The newest moment of what is pinned: the upload of a wheel, the snapshot of a Debian package."""
+    uploads = [each.upload_time for platform in platforms for each in platform.packages if each.upload_time]
+    snapshots = [_rfc3339(each.snapshot) for platform in platforms for each in platform.debian]
+    return max([_OLDEST, *uploads, *snapshots])
 
 
 def _rfc3339(snapshot: str) -> str:
@@ -210,27 +222,30 @@ def _require_python(project: Project, interpreter: Interpreter) -> None:
         )
 
 
-def _require_known(old: Old, project: Project) -> None:
+def _require_known(names: tuple[str, ...], lock: Lock) -> None:
     """``-P NAME`` of a package that is not locked is a slip."""
-    if old.lock is None or not old.packages:
-        return
-    known = {name for name, _ in versions(old.lock)}
-    unknown = sorted(set(old.packages) - known)
-    if unknown:
-        raise ResolveError(f"not in the lock, so not to be upgraded: {', '.join(unknown)}")
+    known = {name for name, _ in versions(lock)}
+    for name in names:
+        if name not in known:
+            raise ResolveError(
+                f"-P {name}: no such package is in the lock{did_you_mean(name, known)}",
+                "-P renews the pin of a package that is there; to add one, require it",
+            )
 
 
-def _check_service(project: Project, locked: PlatformLock, world: World) -> None:
+def _check_service(project: Project, locked: PlatformLock, world: World, wheels: tuple[LocalWheel, ...]) -> None:
     """The project's schemas against the runtime's own definitions, which only its wheel knows."""
     runtime = next(each for each in locked.packages if each.name == RUNTIME)
-    fetcher, wheel = world.fetcher, runtime.wheel
-    fetcher.blob(
-        wheel.digest,
-        wheel.size,
-        lambda: index_room.urls(runtime, world.indexes()[0], fetcher),
-        wheel.name,
-    )
-    with fetcher.store.open(wheel.digest) as stream:
+    with _open_wheel(runtime, world, wheels) as stream:
         found = service_problems(project.documents, read_definitions(stream))
     if found:
         raise ProjectError(Problem(f"pesto/api/{name}.json", dotted(path), text) for name, path, text in found)
+
+
+def _open_wheel(package: PythonPackage, world: World, wheels: tuple[LocalWheel, ...]) -> BinaryIO:
+    for each in wheels:
+        if each.key == package.resource:
+            return each.path.open("rb")
+    fetcher, wheel = world.fetcher, package.wheel
+    fetcher.blob(wheel.digest, wheel.size, lambda: index_room.urls(package, world.indexes()[0], fetcher), wheel.name)
+    return fetcher.store.open(wheel.digest)

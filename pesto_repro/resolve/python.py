@@ -108,14 +108,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolution:
-    """*packages* sorted by name; *newest* is the latest upload time of their wheels, RFC 3339, if known."""
-
-    packages: tuple[PythonPackage, ...]
-    newest: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Offer:
     """A wheel that uv offers. *sha256* and *size* are None where the index does not say."""
 
@@ -132,8 +124,8 @@ def resolve(
     environment: Mapping[str, str],
     download: Download,
     reporter: Reporter,
-) -> Resolution:
-    """The wheels of *request*. *environment* is uv's: PATH, HOME, proxies, its cache; no index.
+) -> tuple[PythonPackage, ...]:
+    """The wheels of *request*, sorted by name. *environment* is uv's: PATH, HOME, proxies, its cache; no index.
 
     Raises ResolveError with the chain of reasons, FetchError or OfflineError where an index could not be
     asked.
@@ -147,7 +139,7 @@ def resolve(
     chosen = [_choose(each, request) for each in packages]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         pinned = list(pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen))
-    return Resolution(tuple(sorted(pinned, key=lambda each: each.name)), _newest(each.wheel for each in chosen))
+    return tuple(sorted(pinned, key=lambda each: each.name))
 
 
 # -- what is asked -----------------------------------------------------------------------------------------
@@ -543,12 +535,18 @@ def _package(chosen: _Chosen, offer: _Offer, *, index: str | None = None, resour
     assert offer.sha256 is not None
     assert offer.size is not None
     wheel = Pin(name=offer.filename, sha256=offer.sha256, size=offer.size)
-    return PythonPackage(name=chosen.name, version=chosen.version, index=index, resource=resource, wheel=wheel)
+    return PythonPackage(
+        name=chosen.name,
+        version=chosen.version,
+        index=index,
+        resource=resource,
+        upload_time=_rfc3339(offer.uploaded),
+        wheel=wheel,
+    )
 
 
-def _newest(offers: Iterable[_Offer]) -> str | None:
-    times = [each.uploaded.astimezone(UTC) for each in offers if each.uploaded is not None]
-    return max(times).strftime("%Y-%m-%dT%H:%M:%SZ") if times else None
+def _rfc3339(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else None
 
 
 def _basename(address: str) -> str:
