@@ -212,7 +212,7 @@ def test_all_refused_members_are_listed() -> None:
         Member("last"),
     )
     assert (
-        "my model: m.tar has members that are refused:\n"
+        "m.tar has members that are refused:\n"
         "  '../up': leaves the folder it is unpacked into\n"
         "  '/etc/passwd': an absolute path\n"
         "  'a/../../up': leaves the folder it is unpacked into\n"
@@ -246,7 +246,7 @@ def test_all_refused_members_of_a_zip_are_listed() -> None:
     )
     content = _patched(_patched(content, b"encrypted", flags=1), b"strange", method=97)
     assert (
-        "my model: m.zip has members that are refused:\n"
+        "m.zip has members that are refused:\n"
         "  '../up': leaves the folder it is unpacked into\n"
         "  '/etc/passwd': an absolute path\n"
         "  'C:\\\\windows': a backslash in its name\n"
@@ -269,6 +269,23 @@ def _patched(content: bytes, name: bytes, flags: int | None = None, method: int 
     if method is not None:
         found[start + 10 : start + 12] = method.to_bytes(2, "little")
     return bytes(found)
+
+
+def test_links_that_leave_by_other_links_are_refused() -> None:
+    """What a path looks like is not where it leads; nor does a circle lead anywhere."""
+    content = tarred(
+        Member("passwd", kind=tarfile.SYMTYPE, target="p/q/../../etc/passwd"),
+        Member("p/q", kind=tarfile.SYMTYPE, target="."),
+        Member("p/inside", kind=tarfile.SYMTYPE, target="q/q/passwd"),
+        Member("round", kind=tarfile.SYMTYPE, target="about"),
+        Member("about", kind=tarfile.SYMTYPE, target="round"),
+    )
+    assert (
+        "m.tar has members that are refused:\n"
+        "  'about': a link to 'round', by other links outside the folder or in a circle\n"
+        "  'passwd': a link to 'p/q/../../etc/passwd', by other links outside the folder or in a circle\n"
+        "  'round': a link to 'about', by other links outside the folder or in a circle"
+    ) == refusal("m.tar", content)
 
 
 def test_a_file_below_a_link_is_refused() -> None:
@@ -298,14 +315,47 @@ def test_a_truncated_archive(form: str, part: float) -> None:
     """Wherever it was cut: an expected failure that names the resource and the file."""
     content = packed(form, Member("large", bytes(range(256)) * 4000), Member("last", b"x"))
     cut = content[: int(len(content) * part)]
-    assert refusal("m" + form, cut).startswith(f"my model: m{form} cannot be unpacked: ")
+    assert refusal("m" + form, cut).startswith(f"m{form} cannot be unpacked: ")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_no_archive(form: str) -> None:
     """A page of HTML that a server sent instead, for one."""
     content = b"<!doctype html><p>Not found" * 100
-    assert refusal("m" + form, content).startswith(f"my model: m{form} cannot be unpacked: ")
+    assert refusal("m" + form, content).startswith(f"m{form} cannot be unpacked: ")
+
+
+def _with_version_needed(content: bytes, version: int) -> bytes:
+    """The zip as if its first member needed *version* to be extracted (APPNOTE.TXT 4.4.3)."""
+    start = content.index(b"PK\1\2")
+    return content[: start + 6] + version.to_bytes(2, "little") + content[start + 8 :]
+
+
+def test_a_zip_whose_parts_cannot_be_understood() -> None:
+    """A name or a target that is not UTF-8, a version to come, an extra field that is cut, an odd tar size."""
+    name = zipped(Member("é")).replace("é".encode(), b"\xe9\xe9")
+    target = zipped(Member("link", kind=tarfile.SYMTYPE, target="\x00\x00"))
+    assert "m.zip cannot be unpacked: 'utf-8' codec can't decode byte 0xe9 in position 0: " in refusal("m.zip", name)
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as found:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        found.writestr(link, b"\xff")
+    assert "m.zip cannot be unpacked: 'utf-8' codec can't decode byte 0xff in position 0: " in refusal(
+        "m.zip", stream.getvalue()
+    )
+    assert "m.zip cannot be unpacked: zip file version 9.9" == refusal("m.zip", _with_version_needed(target, 99))
+
+
+def test_an_archive_that_ends_early_says_so() -> None:
+    """The standard library raises an error without a word there."""
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as found:
+        found.writestr("large", b"x" * 5000)
+    content = stream.getvalue()
+    start = content.index(b"PK\1\2")
+    entry = bytearray(content[start:])
+    for field in (20, 24):  # compressed and uncompressed size, beyond the end of the file
+        entry[field : field + 4] = (1 << 20).to_bytes(4, "little")
+    assert "m.zip cannot be unpacked: it ends too early" == refusal("m.zip", content[:start] + entry)
 
 
 @pytest.mark.parametrize("form", [".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip"])
@@ -313,7 +363,7 @@ def test_a_flipped_bit(form: str) -> None:
     """Checksums of the archive's own are looked at, also of what is read late."""
     content = bytearray(packed(form, Member("large", bytes(range(256)) * 4000)))
     content[len(content) // 3] ^= 16
-    assert refusal("m" + form, bytes(content)).startswith(f"my model: m{form} ")
+    assert refusal("m" + form, bytes(content)).startswith(f"m{form} ")
 
 
 @pytest.mark.parametrize("form", [".tar", ".tar.gz", ".tar.zst", ".zip"])
@@ -396,6 +446,16 @@ def test_a_tree(root: str, prefix: str) -> None:
         (f"{prefix}bin/run", "0", 0o755, "", b"run"),
         (f"{prefix}link", "2", 0o777, "a.py", b""),
     ] == [each for each in listed(sink.getvalue()) if each[0] not in ("opt", "opt/hello")]
+
+
+def test_an_empty_directory_of_a_tree() -> None:
+    """Its path ends with a slash."""
+    step = Step("tree", "x", "resources", {"root": "opt", "files": [["cache/today/", "", 0, False, None]]})
+    with ExitStack() as stack:
+        found = arrange(tree.entries(step, _inputs(stack)))
+    assert [(path, "directory") for path in ("opt", "opt/cache", "opt/cache/today")] == [
+        (each.path, each.kind) for each in found
+    ]
 
 
 @pytest.mark.parametrize(("root", "expected"), [("opt/data", ["opt", "opt/data"]), ("", [])])

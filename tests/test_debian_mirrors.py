@@ -114,6 +114,26 @@ def test_snapshots_alone_cannot_say_what_is_current() -> None:
     assert "add a mirror without {snapshot} to `[base] mirror` or $PESTO_REPRO_DEBIAN_MIRROR" == caught.value.hint
 
 
+def test_a_mirror_s_password_is_never_told() -> None:
+    """Neither in a message nor in the text of a value."""
+    found = mirrors("https://bob:canary@old.test/debian/{snapshot}?canary", None, ())
+    with pytest.raises(FetchError) as caught:
+        found.current("trixie")
+    expected = "every mirror for trixie is an archive of snapshots: https://old.test/debian/{snapshot}"
+    assert (expected, "Mirrors()") == (caught.value.message, repr(found))
+
+
+@pytest.mark.parametrize("uri", ["https://me:canary@[bad/debian", "ftp://me:canary@[bad/debian", "[bad/debian"])
+def test_what_is_no_address_is_told_with_its_place(uri: str) -> None:
+    """Whoever stated it; a source of apt's that is none is no source."""
+    shown = uri.replace("me:canary@", "")
+    for where, first, second in (("[base] mirror", uri, None), ("$PESTO_REPRO_DEBIAN_MIRROR", None, uri)):
+        with pytest.raises(FetchError) as caught:
+            mirrors(first, second, ())
+        assert f"{where} is no address: {shown}" == caught.value.message
+    assert mirrors(None, None, [f"deb {uri} trixie main", DEB822]) == PLAIN
+
+
 def test_paragraphs_keep_continued_lines() -> None:
     """Debian Policy 5.1: names are case-insensitive, values go on in indented lines."""
     text = "Package: a\nDescription: short\n long\n .\n\n\nPACKAGE: b\n"

@@ -104,7 +104,7 @@ error: the project has a problem:
         "build small -p a/b",
         """\
 error: the project has a problem:
-  -p: "a/b" is not a profile: letters, digits, "_", "." and "-"
+  -p: "a/b" is not a profile: letters, digits, "_" and "-"
 """,
     ),
     "a reference that leads nowhere": (
@@ -130,7 +130,7 @@ error: the project has a problem:
 error: the project has 2 problems:
   pesto/build/build.json:name: "Hello World" is not an image name: lower-case letters and digits, separated by \
 single ".", "_", "__" or dashes, in parts separated by "/", 255 characters at most
-  pesto/build/build.json:version: "1.0+x" is not an image tag: letters, digits, "_", "." and "-", not starting \
+  pesto/build/build.json:version: "1.0+x" is not an image tag: letters, digits, "_" and "-", not starting \
 with "." or "-", 128 characters at most
 """,
     ),
@@ -401,7 +401,7 @@ def test_archive_members_that_are_refused(small: Small) -> None:
     ]
     _relock_with_model(small, tar_gz_of([(_member(*each), b"") for each in members]))
     assert """\
-error: resources (model): model: model.tar.gz has members that are refused:
+error: resources (model): model.tar.gz has members that are refused:
   '../evil': leaves the folder it is unpacked into
   '/etc/passwd': an absolute path
   'device': a device, pipe or socket
@@ -415,7 +415,7 @@ error: resources (model): model: model.tar.gz has members that are refused:
 def test_an_archive_that_is_none(small: Small) -> None:
     """Is told with the name of the resource."""
     _relock_with_model(small, b"no archive")
-    expected = "error: resources (model): model: model.tar.gz cannot be unpacked: Not a gzipped file (b'no')\n"
+    expected = "error: resources (model): model.tar.gz cannot be unpacked: Not a gzipped file (b'no')\n"
     assert expected == failing(small, "build", "small", "--store", small.store, "-o", "new.tar")
 
 

@@ -19,7 +19,7 @@ import pytest
 from pesto_repro import fetch
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, MismatchError, OfflineError
-from pesto_repro.fetch import Fetcher, redact
+from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch import http as http_room
 from pesto_repro.fetch.http import PIECE
 from pesto_repro.progress import Activity, Reporter
@@ -436,8 +436,8 @@ def test_nobody_listens(fetcher: Fetcher) -> None:
     [
         ("ftp://me:secret@host/a", "ftp://host/a"),
         ("http://me:secret@/a", "http:///a"),
-        ("me:secret@host/a", "me:secret@host/a"),
-        ("http://me:secret@[bad/a", "the address"),
+        ("me:secret@host/a", "host/a"),
+        ("http://me:secret@[bad/a", "http://[bad/a"),
         ("http://me:secret@host:port/a", "http://host:port/a"),
         (f"http://me:secret@{'x' * 70}/a", f"http://{'x' * 70}/a"),
     ],
@@ -447,6 +447,16 @@ def test_what_is_no_web_address(fetcher: Fetcher, url: str, shown: str) -> None:
     with pytest.raises(FetchError) as caught:
         fetcher.document(url)
     assert f"{shown} cannot be read: it is no web address" == caught.value.message
+
+
+def test_a_failure_of_the_authorities_is_not_the_address_s(server: Server, store: Store) -> None:
+    """Whoever reads the configuration says what is wrong with it; this address is innocent."""
+
+    def authorities() -> Path | None:
+        raise ValueError("of the configuration")
+
+    with pytest.raises(ValueError, match=r"^of the configuration$"):
+        Fetcher(store, Reporter(), authorities=authorities).document(server.url())
 
 
 @pytest.mark.parametrize(
@@ -467,11 +477,6 @@ def test_credentials_are_used_and_never_told(
         assert server.url("/a") in told
         assert not [word for word in ("me:", "secret", "token", "hidden") if word in told]
     assert {"Basic bWU6c2VjcmV0"} == set(server.authorizations)
-
-
-def test_redact() -> None:
-    """Path and port stay; user, password, query and fragment go."""
-    assert "https://h:1/a/b" == redact("https://u:p@h:1/a/b?sig=1#x")
 
 
 # -- documents ---------------------------------------------------------------------------------------------------

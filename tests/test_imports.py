@@ -19,10 +19,10 @@ TEMPLATE = PACKAGE / "scaffold/template"
 
 # DESIGN: imports point strictly down, that is towards the left of this list.
 ROOMS = (
-    "errors digest progress oci project lock plan store fetch registry build resolve sinks validate scaffold cli"
-    " __main__"
+    "errors digest addresses progress oci project lock plan store fetch registry build resolve sinks validate scaffold"
+    " cli __main__"
 ).split()
-PURE = "errors digest progress oci project lock plan".split()
+PURE = "errors digest addresses progress oci project lock plan".split()
 
 # What asks the world: the network, other programs, the clock, the machine, chance.
 IMPURE = {

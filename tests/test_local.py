@@ -94,7 +94,7 @@ def _a_folder(root: Path) -> Path:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    """Files and links, sorted; a link to a folder is a link; of permissions only the owner's executable bit counts."""
+    """Files, links and empty folders, sorted; a link to a folder is a link; the owner's executable bit counts."""
     tree, files = hash_tree(list_folder(_a_folder(tmp_path)))
     a, c, run = (Digest.of(each) for each in (b"a", b"c", b"run"))
     assert (
@@ -102,6 +102,7 @@ def test_a_folder(tmp_path: Path) -> None:
         TreeFile("b/c.py", c.hex, 1),
         TreeFile("b/link", target="../a.py"),
         TreeFile("b/run", run.hex, 3, executable=True),
+        TreeFile("empty/"),
         TreeFile("folder-link", target="b"),
         TreeFile("same", a.hex, 1),
     ) == tree
@@ -116,6 +117,48 @@ def test_a_link_that_leaves_its_folder(tmp_path: Path, target: str) -> None:
         list(list_folder(tmp_path))
     assert f"{tmp_path}/link is a link to {target}, outside its folder" == caught.value.message
     assert "replace the link by what it means" == caught.value.hint
+
+
+@pytest.mark.parametrize("target", ["p/q/../../etc/passwd", "link"])
+def test_a_link_that_leaves_its_folder_by_another(tmp_path: Path, target: str) -> None:
+    """What a path looks like is not where it leads; nor does a circle lead anywhere."""
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/q").symlink_to(".")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(BuildError) as caught:
+        list_folder(tmp_path)
+    expected = f"{tmp_path}/link is a link to {target}, by other links outside its folder or in a circle"
+    assert expected == caught.value.message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    """What lies in it would be missing from the image."""
+    (tmp_path / "locked").mkdir(mode=0)
+    with pytest.raises(BuildError) as caught:
+        list_folder(tmp_path)
+    assert f"{tmp_path}/locked cannot be read: Permission denied" == caught.value.message
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    """Not one without files."""
+    with pytest.raises(BuildError) as caught:
+        list_folder(tmp_path / "gone")
+    assert f"{tmp_path}/gone cannot be read: No such file or directory" == caught.value.message
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """Of a file, or where a link points: image tools disagree on them."""
+    (tmp_path / "caf\udce9").touch()
+    with pytest.raises(BuildError) as caught:
+        list_folder(tmp_path)
+    assert f"'{tmp_path}/caf\\udce9' has a name that is not UTF-8" == caught.value.message
+    (tmp_path / "caf\udce9").rename(tmp_path / "cafe")
+    (tmp_path / "link").symlink_to("caf\udce9")
+    with pytest.raises(BuildError) as caught:
+        list_folder(tmp_path)
+    assert f"'{tmp_path}/link' has a target that is not UTF-8" == caught.value.message
+    assert "give it another one" == caught.value.hint
 
 
 def test_a_pipe_in_a_folder(tmp_path: Path) -> None:

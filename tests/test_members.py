@@ -106,6 +106,18 @@ def test_a_stream_that_is_no_deflate_stream() -> None:
         writer.copy(Deflated(lambda: io.BytesIO(b"\xff" * 2 * MEMBER), 2 * MEMBER, 1, 1))
 
 
+def test_a_header_that_is_cut_off() -> None:
+    """The central directory may point anywhere."""
+    with _zipped({"large": _noise(2 * MEMBER)}) as archive:
+        (info,) = archive.infolist()
+        told = deflated(archive, info)
+        info.header_offset = 1 << 30
+        assert told is not None
+        with pytest.raises(BuildError) as caught:
+            told.open()
+    assert "a local header is cut off: the archive is broken" == caught.value.message
+
+
 def test_golden_members() -> None:
     """These bytes are a promise, too: member, copied member, member."""
     stream = b"\x01" + (40000).to_bytes(2, "little") + (65535 - 40000).to_bytes(2, "little") + _noise(40000)

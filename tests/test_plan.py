@@ -18,6 +18,7 @@ from pesto_repro.oci import Descriptor, Layer, MediaType, Platform, Recipe, asse
 from pesto_repro.plan import Pinned, Plan, Step, Tree, TreeFile, group, make_plan
 from pesto_repro.plan.grouping import OUTLIER
 from pesto_repro.plan.make import in_root, tree_digest
+from pesto_repro.plan.root import LINKS, real
 from pesto_repro.plan.step import MAKER_VERSIONS
 from pesto_repro.project import Project, Reference, Settings
 from pesto_repro.project.requirements import ResourceSpec
@@ -157,20 +158,33 @@ def test_the_largest_are_alone(sizes: list[tuple[str, int]], limit: int) -> None
         ("/opt//a/./b/", "opt/a/b"),
         ("//opt/a", "opt/a"),
         ("/", ""),
-        ("/lib", "usr/lib"),
-        ("/lib64/ld.so", "usr/lib64/ld.so"),
-        ("/bin/tool", "usr/bin/tool"),
-        ("/sbin/tool", "usr/sbin/tool"),
         ("/lib/../etc/a", "etc/a"),
-        ("/usr/lib/a", "usr/lib/a"),
-        ("/library/a", "library/a"),
-        ("/opt/lib/a", "opt/lib/a"),
-        ("/var/../lib/a", "usr/lib/a"),
     ],
 )
 def test_paths_below_the_root(path: str, expected: str) -> None:
-    """Debian's /bin, /sbin and /lib* are links: what lies there is below /usr."""
+    """Absolute in what users write, relative in a layer."""
     assert expected == in_root(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("lib", "usr/lib"),
+        ("lib64/ld.so", "usr/lib64/ld.so"),
+        ("bin/tool", "usr/bin/tool"),
+        ("sbin/tool", "usr/sbin/tool"),
+        ("var/run/a.pid", "run/a.pid"),
+        ("var/lock", "run/lock"),
+        ("usr/lib/a", "usr/lib/a"),
+        ("library/a", "library/a"),
+        ("opt/lib/a", "opt/lib/a"),
+        ("", ""),
+    ],
+)
+def test_where_paths_really_lie(path: str, expected: str) -> None:
+    """Debian's /bin, /sbin and /lib* are links, two of /var as well; without links every path is what it says."""
+    assert expected == real(path, LINKS)
+    assert path == real(path, {})
 
 
 # -- trees -------------------------------------------------------------------------------------------------------
@@ -181,6 +195,16 @@ _TREE: Tree = (
     TreeFile("same.py", sha256("a"), 1),
     TreeFile("link", target="a.py"),
 )
+
+
+def test_an_empty_directory_counts(tmp_path: Path) -> None:
+    """With a digest that is pinned, too; in a step it is no input."""
+    tree = (*_TREE, TreeFile("empty/"))
+    assert "55e24870904fc6e7a59e583824d1bd6f4b9d18a980db75000e9ff0cc4e9fdc2c" == tree_digest(tree).hex
+    lock = a_lock()
+    (step,) = [each for each in planned(lock, a_project(tmp_path), tree).steps if each.section == "algorithm"]
+    assert ["empty/", "", 0, False, None] in step.params["files"]
+    assert {sha256("a"), sha256("run")} == {each.digest.hex for each in step.inputs}
 
 
 def test_the_digest_of_a_tree() -> None:
@@ -198,11 +222,18 @@ def test_the_digest_of_another_tree(change: dict[str, Any]) -> None:
 # -- plans -------------------------------------------------------------------------------------------------------
 
 RESOURCES = (
-    Resource(key="archive", form="archive", source="dir/model.zip?v=1", to="/opt/model", sha256=sha256("zip"), size=3),
+    Resource(
+        key="archive",
+        form="archive",
+        source="https://example.org/model.zip?v=1",
+        to="/opt/model",
+        sha256=sha256("zip"),
+        size=3,
+    ),
     Resource(key="file", form="file", source="weights.bin", to="/lib/data/", sha256=sha256("w"), size=4),
     Resource(key="folder", form="directory", source="data", to="/opt/data", tree=str(tree_digest(_TREE))),
     Resource(key="named", form="file", source="weights.bin", to="/opt/w", sha256=sha256("w"), size=4),
-    Resource(key="pip", form="file", source="model.whl", to="", sha256=sha256("model"), size=5),
+    Resource(key="pip", form="file", source="model.whl", to="/opt/wheels/", sha256=sha256("model"), size=5),
 )
 
 
@@ -230,13 +261,15 @@ def a_project(tmp_path: Path, **changed: Any) -> Project:
         constraints=(),
         index_options=(),
         resources=(
+            ResourceSpec("archive", "https://example.org/model.zip?v=1", "/opt/model"),
             ResourceSpec("file", "weights.bin", "/lib/data/", "python"),
-            ResourceSpec("pip", "model.whl", None, "pip"),
+            ResourceSpec("folder", "data", "/opt/data"),
+            ResourceSpec("named", "weights.bin", "/opt/w"),
+            ResourceSpec("pip", "model.whl", "/opt/wheels/", "pip"),
         ),
         environments={"A": "1", "B": "$A-$PATH", "PYTHONPATH": "/own"},
         docker_base_image=None,
         warnings=(),
-        merge_differences=(),
     )
     return replace(project, **changed)
 
@@ -246,7 +279,7 @@ def planned(lock: Lock, project: Project, files: Tree = _TREE) -> Plan:
 
 
 def test_the_steps_of_a_plan(tmp_path: Path) -> None:
-    """In the order of PESTO's build; a wheel of ``type: pip`` is no resource layer."""
+    """In the order of PESTO's build; a wheel of ``type: pip`` is no resource layer, whatever its ``to``."""
     plan = planned(a_lock(), a_project(tmp_path))
     assert [
         ("debs", "debian", "libgl1"),
@@ -267,12 +300,43 @@ def test_the_steps_of_a_plan(tmp_path: Path) -> None:
 
 
 def test_where_resources_land(tmp_path: Path) -> None:
-    """A slash at the end means "into that folder"; /lib is /usr/lib; an archive keeps its name without the query."""
+    """A slash at the end means "into that folder"; an archive keeps its name without the query."""
     steps = {step.name: step for step in planned(a_lock(), a_project(tmp_path)).steps}
-    assert ({"to": "opt/model"}, "model.zip") == (steps["archive"].params, steps["archive"].inputs[0].name)
-    assert {"to": "usr/lib/data/weights.bin"} == steps["file"].params
-    assert {"to": "opt/w"} == steps["named"].params
-    assert "opt/data" == steps["folder"].params["root"]
+    assert ({"to": "opt/model", "links": LINKS}, "model.zip") == (
+        steps["archive"].params,
+        steps["archive"].inputs[0].name,
+    )
+    assert {"to": "lib/data/weights.bin", "links": LINKS} == steps["file"].params
+    assert {"to": "opt/w", "links": LINKS} == steps["named"].params
+    assert ("opt/data", LINKS) == (steps["folder"].params["root"], steps["folder"].params["links"])
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("file://m.zip", "m.zip"),
+        ("we?ird.zip", "we?ird.zip"),
+        ("sub/a#b.zip", "a#b.zip"),
+        ("https://example.org/x/m.zip?v=1#top", "m.zip"),
+    ],
+)
+@pytest.mark.parametrize("form", ["archive", "file"])
+def test_the_name_of_a_resource(tmp_path: Path, source: str, name: str, form: Any) -> None:
+    """That of the file, as the project reads its source: a local path has no query and no fragment."""
+    resource = Resource(key="m", form=form, source=source, to="/opt/", sha256=sha256("m"), size=1)
+    lock = a_lock().model_copy(update={"resources": (resource,)})
+    *_, step = planned(lock, a_project(tmp_path, resources=(ResourceSpec("m", source, "/opt/"),))).steps
+    assert ("m", name) == (step.name, step.inputs[0].name)
+    assert ("opt" if form == "archive" else f"opt/{name}") == step.params["to"]
+
+
+def test_a_base_without_links(tmp_path: Path) -> None:
+    """Where nothing is known of a base, paths are what they say; the keys tell."""
+    lock = a_lock()
+    bare = lock.model_copy(update={"platforms": (lock.platforms[0].model_copy(update={"debian": ()}),)})
+    one, other = (planned(each, a_project(tmp_path)).steps[-1] for each in (lock, bare))
+    assert (LINKS, {}) == (one.params["links"], other.params["links"])
+    assert one.key != other.key
 
 
 def test_the_algorithm_s_step(tmp_path: Path) -> None:
@@ -301,7 +365,7 @@ def test_nothing_pinned_is_dropped(tmp_path: Path) -> None:
     inputs = {each.digest.hex for step in planned(lock, a_project(tmp_path)).steps for each in step.inputs}
     (locked,) = lock.platforms
     pinned = {each.wheel.sha256 for each in locked.packages} | {each.sha256 for each in locked.debian}
-    pinned |= {each.sha256 for each in lock.resources if each.sha256 and each.to}
+    pinned |= {each.sha256 for each in lock.resources if each.sha256 and each.key != "pip"}
     assert pinned <= inputs
 
 

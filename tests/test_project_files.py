@@ -13,10 +13,11 @@ _NEVER = """
 .git/config .hg/x .svn/x sub/.git .env sub/.env .env.local a/__pycache__/x.pyc a/x.pyc .mypy_cache/x
 .pytest_cache/x .ruff_cache/x .tox/x .nox/x a/.ipynb_checkpoints/x x.egg-info/PKG-INFO
 node_modules/x dist/x build/x lockfiles/x pesto/api/config.json pesto/build/image.toml .dockerignore
+uv.toml a/uv.toml pip.conf a/pip.ini .netrc a/_netrc .pypirc
 .venv/pyvenv.cfg .venv/bin/python sub/env/pyvenv.cfg sub/env/lib/x
 """.split()
 _ALWAYS = """
-setup.py algorithm/dist/x algorithm/build.py pesto/tests/x a/lockfiles/x .envrc .gitignore
+setup.py a/uv.toml.md a/netrc algorithm/dist/x algorithm/build.py pesto/tests/x a/lockfiles/x .envrc .gitignore
 a/pesto/api/x
 """.split()
 

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pesto_repro.errors import ProjectError
-from pesto_repro.project.pyrequires import IndexOption, PythonRequires, normalised, python_requires
+from pesto_repro.project.pyrequires import CREDENTIALS, IndexOption, PythonRequires, normalised, python_requires
 
 _MEND = 'put the requirements into pesto/build/image.toml: [python] requires = ["..."]'
+_ADDRESS = 'names an address, which a lock cannot: bring the wheel as a "type": "pip" entry of requirements.json'
 _WITH = """
 from setuptools import setup
 with open('requirements.txt', 'r') as requirements_file:
@@ -36,6 +37,7 @@ def test_requirements_txt() -> None:
     files = {
         "requirements.txt": (
             "# comment\n\n--index-url https://i/simple\n--extra-index-url=https://e/simple\n-f wheels\n"
+            "--no-index\n-i'https://j/simple'\n--find-links it's\n"
             "-r more/base.txt\n-c limits.txt\nNumPy >=2 ; python_version >= '3.11'  # why\n"
             "foo==1 \\\n  --hash=sha256:aa \\\n  --hash=sha256:bb\nfoo == 1\n"
         ),
@@ -50,6 +52,9 @@ def test_requirements_txt() -> None:
             IndexOption("index-url", "https://i/simple"),
             IndexOption("extra-index-url", "https://e/simple"),
             IndexOption("find-links", "wheels"),
+            IndexOption("no-index", ""),
+            IndexOption("index-url", "https://j/simple"),
+            IndexOption("find-links", "it's"),
             IndexOption("find-links", "more/wheels"),
         ),
     ) == _read(files)
@@ -63,18 +68,16 @@ def test_requirements_txt() -> None:
             "--editable=git+https://me:pw@h/x",
             '"--editable=git+https://h/x": building from source comes later; give a wheel',
         ),
-        (
-            "git+https://me:pw@h/x.git",
-            '"git+https://h/x.git": building from source comes later; give a wheel',
-        ),
-        (
-            "x @ git+https://h/x.git",
-            '"x @ git+https://h/x.git": building from source comes later; give a wheel',
-        ),
-        ("https://h/x-1.tar.gz", '"https://h/x-1.tar.gz": building from source comes later; give a wheel'),
-        (
-            "x @ https://h/x-1.tar.gz",
-            '"x @ https://h/x-1.tar.gz": building from source comes later; give a wheel',
+        *(
+            (line, f'"{shown}" {_ADDRESS}')
+            for line, shown in [
+                ("git+https://me:pw@h/x.git", "git+https://h/x.git"),
+                ("x @ git+https://h/x.git", "x @ git+https://h/x.git"),
+                ("https://h/x-1.tar.gz", "https://h/x-1.tar.gz"),
+                ("https://h/x-1-py3-none-any.whl#sha256=aa", "https://h/x-1-py3-none-any.whl"),
+                ("x @ https://me:pw@h/x-1-py3-none-any.whl", "x @ https://h/x-1-py3-none-any.whl"),
+                ("x @ file:///x-1-py3-none-any.whl", "x @ file:///x-1-py3-none-any.whl"),
+            ]
         ),
         (
             "./lib",
@@ -85,18 +88,16 @@ def test_requirements_txt() -> None:
             "./w/x-1-py3-none-any.whl",
             '"./w/x-1-py3-none-any.whl" is a file: declare it in requirements.json with type pip',
         ),
-        (
-            "x @ http://h/x-1-py3-none-any.whl",
-            '"x @ http://h/x-1-py3-none-any.whl": only https:// is taken here; declare it in '
-            "requirements.json with type pip",
-        ),
-        (
-            "x @ https://me:pw@h/x-1-py3-none-any.whl",
-            '"x @ https://h/x-1-py3-none-any.whl": an address here must not carry a user or '
-            "password, as it goes into the lock",
-        ),
         ("--pre", 'the option "--pre" is not supported'),
-        ("--no-index", 'the option "--no-index" is not supported'),
+        ("-r https://me:pw@h/more.txt?t", 'names "https://h/more.txt", which is not a file of the project'),
+        *(
+            (line, f'"{shown}" {CREDENTIALS}')
+            for line, shown in [
+                ("--extra-index-url https://bob:pw@h/simple", "https://h/simple"),
+                ("-i https://bob:${A}pw@h/simple", "https://h/simple"),
+                ("--find-links=https://token@h/", "https://h/"),
+            ]
+        ),
         ("x==1 --config-settings=a=b", 'the option "--config-settings" is not supported'),
         ("-r ../other.txt", 'names "../other.txt", which is not a file of the project'),
         ("-c gone.txt", 'names "gone.txt", which is not a file of the project'),
@@ -107,16 +108,50 @@ def test_lines_that_are_refused(line: str, problem: str) -> None:
     assert [f"requirements.txt:2: {problem}"] == _problems({"requirements.txt": f"ok\n{line}\n"})
 
 
+def test_credentials_from_the_environment() -> None:
+    """They are in no file: pip's ${NAME} is kept for who reads the environment."""
+    values = ("https://${TOKEN}@h/simple", "https://me:${A}${B}@h/simple", "https://h/a@b")
+    text = "".join(f"--extra-index-url {value}\n" for value in values)
+    assert (
+        tuple(IndexOption("extra-index-url", value) for value in values)
+        == _read({"requirements.txt": text}).index_options
+    )
+
+
+def test_credentials_in_uv_s_configuration() -> None:
+    """Wherever uv reads an address of an index; an address of something else is uv's affair."""
+    places = """
+index-url = "https://me:pw@a/"
+find-links = ["https://b/", "https://me:pw@c/", "x@y"]
+[[{0}index]]
+url = "https://pw@d/simple?pw"
+[{0}pip]
+extra-index-url = ["https://me:pw@e/"]
+[{0}sources]
+x = {{ git = "ssh://git@host/x" }}
+"""
+    for file, table in (("uv.toml", ""), ("pyproject.toml", "tool.uv.")):
+        head = f"[{table.rstrip('.')}]" if table else ""
+        assert [
+            f'{file}:{table}{key}: "https://{shown}" {CREDENTIALS}'
+            for key, shown in [
+                ("find-links.1", "c/"),
+                ("index-url", "a/"),
+                ("index.0.url", "d/simple"),
+                ("pip.extra-index-url.0", "e/"),
+            ]
+        ] == _problems({file: head + places.format(table)})
+
+
+def test_a_broken_uv_toml() -> None:
+    """It has its place, as every file of the project."""
+    assert ["uv.toml:1:5: malformed TOML: invalid value"] == _problems({"uv.toml": "a = = 1"})
+
+
 def test_a_requirement_that_is_none() -> None:
     """The reason is that of the packaging library."""
     (problem,) = _problems({"requirements.txt": "numpy=2"})
     assert problem.startswith('requirements.txt:1: "numpy=2" is not a requirement (PEP 508): ')
-
-
-def test_a_wheel_s_address_gets_the_wheel_s_name() -> None:
-    """pip takes a bare address; PEP 508 wants a name."""
-    files = {"requirements.txt": "https://h/My_Pkg-1.0-py3-none-any.whl#sha256=aa\n"}
-    assert ("my-pkg @ https://h/My_Pkg-1.0-py3-none-any.whl#sha256=aa",) == _read(files).requires
 
 
 def test_pyproject() -> None:

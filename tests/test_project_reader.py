@@ -117,7 +117,6 @@ def test_merge_policies(make: Make) -> None:
     told = "would give other values for pesto/api/description.json: resources.cpu"
     assert (f'profiles are merged by the policy "root"; "deep" {told}',) == by_root.warnings
     assert (f'profiles are merged by the policy "deep"; "root" {told}',) == by_deep.warnings
-    assert ("pesto/api/description.json: resources.cpu",) == by_root.merge_differences
     deep = make({**profile, "pesto/build/image.toml": '[profiles]\nmerge = "deep"'}, "deep")
     assert ["deep", "root"] == [read_project(deep, ["p1"]).merge, read_project(deep, ["p1"], "root").merge]
 
@@ -137,9 +136,14 @@ def test_a_profile_that_touches_no_file(make: Make) -> None:
 
 
 def test_a_profile_cannot_name_another_folder(make: Make) -> None:
-    """A profile is part of a file's name."""
-    expected = 'the project has a problem:\n  -p: "../x" is not a profile: letters, digits, "_", "." and "-"'
-    assert expected == _message(lambda: read_project(make(), ["p1", "../x"]))
+    """A profile is part of a file's name, in which "." separates: "p1.p2" is not to have the lock of p1 and p2."""
+    root = make({"pesto/api/config.p1.p2.json": {}, "pesto/api/config.p3.json": {}})
+    assert (
+        "the project has 2 problems:\n"
+        '  -p: "../x" is not a profile: letters, digits, "_" and "-"\n'
+        '  -p: "p1.p2" is not a profile: letters, digits, "_" and "-"'
+    ) == _message(lambda: read_project(root, ["p1", "../x", "p1.p2"]))
+    assert ('no file belongs to the profile "x": the project has p3',) == read_project(root, ["x"]).warnings
 
 
 def test_another_build_json(make: Make) -> None:
@@ -247,6 +251,9 @@ def test_own_files(make: Make) -> None:
             ".dockerignore": "*.md\n",
             "README.md": "x",
             ".env": "secret",
+            "uv.toml": "",
+            "algorithm/pip.conf": "secret",
+            ".netrc": "secret",
             "run.sh": "#!",
             "algorithm-x/a": "",
             ".venv/pyvenv.cfg": "",

@@ -7,6 +7,7 @@ from jsonschema import Draft202012Validator
 
 from pesto_repro.errors import ProjectError
 from pesto_repro.project.documents import parse_toml
+from pesto_repro.project.pyrequires import CREDENTIALS
 from pesto_repro.project.settings import Settings, json_schema, settings
 
 _FILE = "pesto/build/image.toml"
@@ -76,9 +77,9 @@ def test_every_key_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("user", ["0", "65532", "1000:1000", "nobody", "www-data:staff"])
+@pytest.mark.parametrize("user", ["0", "65532", "1000:1000", "root", "nobody", "nonroot"])
 def test_users(user: str) -> None:
-    """uid, uid:gid, names."""
+    """uid, uid:gid, the names that every base has."""
     assert user == _read(f'[image]\nuser = "{user}"'.encode()).image.user
 
 
@@ -99,7 +100,14 @@ def test_users(user: str) -> None:
             ':image.platforms: "linux/amd64" is there twice',
         ),
         (b"[image]\nuser = 1000", ":image.user: input should be a valid string, not 1000"),
-        (b'[image]\nuser = "a b"', ':image.user: "a b" is not a user: write "uid", "uid:gid" or a name'),
+        *(
+            (
+                f'[image]\nuser = "{user}"'.encode(),
+                f':image.user: "{user}" is no user of the image: write a number, "uid" or "uid:gid", '
+                "root, nobody or nonroot",
+            )
+            for user in ("a b", "algo", "www-data:staff", "root:0", "1:nobody")
+        ),
         (b'[base]\ndebian = "sid"', ":base.debian: input should be 'bookworm' or 'trixie', not \"sid\""),
         (b"[layers]\nmax = 121", ":layers.max: input should be less than or equal to 120, not 121"),
         (b"[layers]\nmax = 0", ":layers.max: input should be greater than or equal to 1, not 0"),
@@ -111,6 +119,21 @@ def test_users(user: str) -> None:
         (
             b'[base]\nmirror = "ftp://me:secret@h/"',
             ':base.mirror: "ftp://h/" is not an address that starts with https:// or http://',
+        ),
+        (
+            b'[base]\nmirror = "https://h/debian https://me:secret@[h/debian"',
+            ':base.mirror: "https://[h/debian" is not an address that starts with https:// or http://',
+        ),
+        (b'[python]\nindex-url = "https://me:secret@h/?s"', f':python.index-url: "https://h/" {CREDENTIALS}'),
+        (b'[python]\nfind-links = ["a", "https://secret@h"]', f':python.find-links.1: "https://h" {CREDENTIALS}'),
+        (
+            b'[python]\nindex-url = "https://[h/"',
+            ':python.index-url: "https://[h/" is no address: write https://HOST/PATH, file:///FOLDER or a path',
+        ),
+        (
+            b'[python]\nrequires = ["x @ https://me:secret@h/x-1-py3-none-any.whl"]',
+            ':python.requires.0: "x @ https://h/x-1-py3-none-any.whl" names an address, which a lock cannot: '
+            'bring the wheel as a "type": "pip" entry of requirements.json',
         ),
         (
             b'[python]\nindex-url = ["https://me:secret@h/"]',

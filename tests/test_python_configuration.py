@@ -9,6 +9,7 @@ import pytest
 from pesto_repro.cli.indexes import indexes_from_environment
 from pesto_repro.errors import PestoError
 from pesto_repro.fetch.index import DEFAULT_INDEX_URL, Index, Indexes
+from pesto_repro.project import IndexOption
 
 
 class Machine:
@@ -24,11 +25,11 @@ class Machine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    def read(self, *options: str, index_url: str | None = None, find_links: tuple[str, ...] = ()) -> Indexes:
+    def read(self, *options: IndexOption, index_url: str | None = None, find_links: tuple[str, ...] = ()) -> Indexes:
         return self.both(*options, index_url=index_url, find_links=find_links)[0]
 
     def both(
-        self, *options: str, index_url: str | None = None, find_links: tuple[str, ...] = ()
+        self, *options: IndexOption, index_url: str | None = None, find_links: tuple[str, ...] = ()
     ) -> tuple[Indexes, dict[str, str]]:
         return indexes_from_environment(
             self.env, self.home, self.project, index_url, find_links, options,
@@ -136,15 +137,15 @@ def test_the_project_stands_between_environment_and_files(machine: Machine) -> N
     machine.write(machine.home / ".config/uv/uv.toml", 'index-url = "https://user/"\n')
     machine.env = {"TOKEN": "t0k"}
     options = (
-        "--extra-index-url=https://${TOKEN}@extra/  # private",
-        "-f wheels",
-        "--pre",
-        "--index-url https://req/",
+        IndexOption("extra-index-url", "https://${TOKEN}@extra/"),
+        IndexOption("find-links", "wheels"),
+        IndexOption("index-url", "https://req/"),
     )
     found = machine.read(*options, index_url="https://image/", find_links=("more",))
     assert [("extra-1", "https://t0k@extra/"), ("project", "https://image/")] == named(found)
     assert tuple((machine.project / each).as_uri() for each in ("more", "wheels")) == found.find_links
-    assert [("project", "https://req/")] == named(machine.read("-i https://req/"))
+    assert [("project", "https://req/")] == named(machine.read(IndexOption("index-url", "https://req/")))
+    assert machine.read(IndexOption("no-index", "")).no_index
     machine.env = {"UV_DEFAULT_INDEX": "https://mirror/"}
     assert [("default", "https://mirror/")] == named(machine.read(index_url="https://image/"))
 
@@ -179,6 +180,17 @@ def test_uv_hears_of_the_network_and_of_nothing_that_chooses(machine: Machine) -
             "{} is not a pip configuration file (MissingSectionHeaderError)",
         ),
         (".config/uv/uv.toml", 'index-strategy = "best"\n', "'best' is no index strategy"),
+        (".config/uv/uv.toml", '[[index]]\nname = "a"\n', "{}: index.0.url is missing"),
+        (".config/uv/uv.toml", "index = 5\n", "{}: index must be an array, not a number"),
+        (".config/uv/uv.toml", "index = [5]\n", "{}: index.0 must be an object, not a number"),
+        (".config/uv/uv.toml", 'find-links = "https://hush@h"\n', "{}: find-links must be an array, not a string"),
+        (".config/uv/uv.toml", "extra-index-url = [1]\n", "{}: extra-index-url.0 must be a string, not a number"),
+        (".config/uv/uv.toml", 'pip = "x"\n', "{}: pip must be an object, not a string"),
+        (".config/uv/uv.toml", 'no-index = "x"\n', "{}: no-index must be a boolean, not a string"),
+        (".config/uv/uv.toml", 'index-url = "https://b:hush@[h/s"', "{}: index-url is no address: https://[h/s"),
+        (".config/pip/pip.conf", "[global]\nindex-url = ftp://b:hush@h/", "{}: index-url is no address: ftp://h/"),
+        ("../project/pyproject.toml", "[tool]\nuv = 5\n", "{}: tool.uv must be an object, not a number"),
+        ("../project/pyproject.toml", "[[tool.uv.index]]\n", "{}: tool.uv.index.0.url is missing"),
     ],
 )
 def test_a_broken_file_is_named_and_not_quoted(path: str, text: str, message: str, machine: Machine) -> None:
@@ -186,4 +198,32 @@ def test_a_broken_file_is_named_and_not_quoted(path: str, text: str, message: st
     machine.write(machine.home / path, text)
     with pytest.raises(PestoError) as caught:
         machine.read()
-    assert message.format(machine.home / path) == caught.value.message
+    assert message.format((machine.home / path).resolve()) == caught.value.message
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
+        *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"),
+    ],
+)
+def test_a_variable_that_holds_no_address_is_named(variable: str, machine: Machine) -> None:
+    """Not the address that happens to be asked next; and never a password."""
+    machine.env = {variable: "https://bob:hush@[bad/simple"}
+    with pytest.raises(PestoError) as caught:
+        machine.read()
+    assert f"{variable} is no address: https://[bad/simple" == caught.value.message
+    assert "write https://HOST/PATH, file:///FOLDER or a path" == caught.value.hint
+
+
+def test_an_option_that_is_no_address_after_the_environment_is_put_in(machine: Machine) -> None:
+    """The file that has it is told; an apostrophe is part of a name."""
+    machine.env = {"HOST": "[bad"}
+    with pytest.raises(PestoError) as caught:
+        machine.read(IndexOption("extra-index-url", "https://${HOST}/simple"))
+    expected = "--extra-index-url of the project's requirements files is no address: https://[bad/simple"
+    assert expected == caught.value.message
+    found = machine.read(IndexOption("find-links", "it's"), IndexOption("find-links", "~nobody-of-that-name/x"))
+    places = tuple((machine.project / name).as_uri() for name in ("it's", "~nobody-of-that-name/x"))
+    assert places == found.find_links

@@ -246,16 +246,6 @@ def test_an_archive_of_the_project_that_is_no_wheel_is_refused(world: World) -> 
     assert 'requirement "lib": lib-1.0.tar.gz is not a wheel' == failure.message
 
 
-def test_what_is_no_requirement_is_told_at_once(world: World) -> None:
-    """All of it, without credentials."""
-    failure = world.failure(world.request("num py", "x @ https://bob:hush@host/x-1-py3-none-any.whl", "b"))
-    assert [
-        "Python requirements that cannot be resolved:",
-        "  'num py' is not a requirement: Expected semicolon (after name with no version specifier) or end",
-        "  'x @ https://****@host/x-1-py3-none-any.whl' names an address; a lock names no host",
-    ] == failure.message.splitlines()
-
-
 def test_the_minimal_closure_is_known_by_version(world: World) -> None:
     """Another runtime has to say "full"."""
     failure = world.failure(replace(world.request(), closure="minimal"))

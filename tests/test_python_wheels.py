@@ -27,6 +27,7 @@ from installer.sources import WheelFile
 from pesto_repro.build import venv, wheels
 from pesto_repro.build.entry import Entry
 from pesto_repro.build.maker import Inputs
+from pesto_repro.build.tar import arrange, write_tar
 from pesto_repro.digest import Digest
 from pesto_repro.errors import BuildError
 from pesto_repro.plan.step import Pinned, Step
@@ -333,6 +334,55 @@ def test_what_is_no_wheel_is_refused(
     with pytest.raises(BuildError) as caught:
         made(make_wheel(tmp_path, filename, members, **options))
     assert message.format(filename) == caught.value.message
+
+
+def test_a_wheel_whose_zip_is_odd_is_refused(tmp_path: Path) -> None:
+    """A version of the format to come, a stream that is broken where the wheel is looked into."""
+    path = make_wheel(tmp_path, "v-1.0-py3-none-any.whl", {"v.py": b""})
+    whole = path.read_bytes()
+    start = whole.index(b"PK\1\2")
+    path.write_bytes(whole[: start + 6] + b"\x63\0" + whole[start + 8 :])
+    with pytest.raises(BuildError) as caught:
+        made(path)
+    assert "v-1.0-py3-none-any.whl cannot be installed: zip file version 9.9" == caught.value.message
+    with path.open("rb") as stream, pytest.raises(BuildError) as caught:
+        wheels.read_from_wheel(stream, "v.py")
+    assert "the wheel cannot be read: zip file version 9.9" == caught.value.message
+
+
+def _layer_of(path: Path) -> bytes:
+    """The tar of the wheel *path*."""
+    with ExitStack() as stack:
+        inputs = Inputs(lambda digest: path.open("rb"), TemporaryFile, stack)
+        sink = io.BytesIO()
+        write_tar(arrange(wheels.entries(step(path), inputs)), sink)
+        return sink.getvalue()
+
+
+def test_a_stored_file_that_is_broken_is_told_with_its_package(tmp_path: Path) -> None:
+    """RECORD vouches for it, so it is read only when the layer is written."""
+    path = tmp_path / "b-1.0-py3-none-any.whl"
+    members = {"b.py": b"content", "b-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"}
+    members |= {"b-1.0.dist-info/METADATA": b"", "b-1.0.dist-info/RECORD": b"b.py,sha256=trusted,7\n"}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, each in members.items():
+            archive.writestr(name, each)
+    assert b"content" in _layer_of(path)
+    path.write_bytes(path.read_bytes().replace(b"content", b"cont?nt"))
+    with pytest.raises(BuildError) as caught:
+        _layer_of(path)
+    expected = f"b 1.0: opt/venv/{SITE}/b.py cannot be read: Bad CRC-32 for file 'b.py'"
+    assert expected == caught.value.message
+
+
+def test_golden_launcher_and_record(tmp_path: Path) -> None:
+    """The library writes these: its next version must not change a byte of them unnoticed."""
+    tree = made(make_wheel(tmp_path, *ODD["entry points"][:2]))
+    found = {path: str(Digest.of(tree[path][0])) for path in ("bin/entry", f"{SITE}/entry-1.0.dist-info/RECORD")}
+    assert {
+        "bin/entry": "sha256:32a7e58f5f1d39df4a8649bbef47fdb96593cfc8fee3fb1d0ff74340cc49c50b",
+        f"{SITE}/entry-1.0.dist-info/RECORD": "sha256:7ddd0b88e8fc5b5949629b270cb56e2b76542f7cf1f451013e2abbeedfe9c35c",
+    } == found
 
 
 def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import random
 import stat
 import subprocess
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from hypothesis import strategies as st
 
 from pesto_repro.build import tar
 from pesto_repro.build.compress import PIECE, LayerWriter, as_stream, decompressed, describe
-from pesto_repro.build.entry import Entry, data, directory, file, symlink
+from pesto_repro.build.entry import Deflated, Entry, data, directory, file, symlink
 from pesto_repro.build.tar import BLOCK, MTIME, arrange, write_tar
 from pesto_repro.digest import Digest
 from pesto_repro.errors import BuildError
+from pesto_repro.plan.root import Permissions
 from tests.judges import judge
 
 _COMPRESSIONS = ("gzip", "zstd", "none")
@@ -65,7 +67,7 @@ _TARGETS = st.sampled_from(["a", "../a", "/b", "é", "t" * 100, "t" * 101])
 
 def _entry(path: str, kind: str, content: bytes, mode: int, target: str) -> Entry:
     if kind == "directory":
-        return directory(path, mode)
+        return directory(path, Permissions(mode))
     if kind == "symlink":
         return symlink(path, target)
     return replace(data(path, content), mode=mode)
@@ -144,7 +146,7 @@ def _every_kind() -> list[Entry]:
         hardlink("opt/hello/run-too", "opt/hello/run"),
         symlink("opt/link", "hello/run"),
         symlink("opt/long-link", "z" * 101),
-        directory("var/empty", uid=7, gid=8),
+        directory("var/empty", Permissions(uid=7, gid=8)),
         data("tmp/x", b""),
     ]
 
@@ -238,6 +240,16 @@ def test_sizes_beyond_eight_gibibytes(size: int) -> None:
     assert ("big", size, size >= 8 << 30) == (found.name, found.size, b"PaxHeaders" in header)
 
 
+def test_special_directories_keep_their_owner() -> None:
+    """The user's home stays the user's, the mailboxes stay those of the group mail, said or implied."""
+    paths = ("home/nonroot", "run/lock", "var/mail")
+    implied = members(tarred(*(data(f"{path}/a", b"") for path in paths)))
+    said = members(tarred(*map(directory, paths)))
+    expected = {"home/nonroot": (0o700, 65532, 65532), "run/lock": (0o1777, 0, 0), "var/mail": (0o2775, 0, 8)}
+    for found in (implied, said):
+        assert expected == {each.name: (each.mode, each.uid, each.gid) for each in found if each.name in expected}
+
+
 def test_special_directories_keep_their_mode() -> None:
     """A file in /tmp must not make /tmp 0755 for everybody; who says another mode gets it."""
     modes = {
@@ -254,7 +266,7 @@ def test_special_directories_keep_their_mode() -> None:
         "var/tmp": 0o1777,
         "var/tmp/d": 0o644,
     } == modes
-    assert [0o750] == [each.mode for each in members(tarred(directory("tmp", 0o750)))]
+    assert [0o750] == [each.mode for each in members(tarred(directory("tmp", Permissions(0o750))))]
 
 
 def test_equal_duplicates_are_one() -> None:
@@ -278,7 +290,7 @@ def test_equal_duplicates_are_one() -> None:
         (data("a", b"1", origin="p 1"), data("a", b"1", executable=True, origin="q 2")),
         (data("a", b"1", origin="p 1"), symlink("a", "b", origin="q 2")),
         (symlink("a", "b", origin="p 1"), symlink("a", "c", origin="q 2")),
-        (directory("a", origin="p 1"), directory("a", 0o700, origin="q 2")),
+        (directory("a", origin="p 1"), directory("a", Permissions(0o700), origin="q 2")),
     ],
 )
 def test_different_duplicates_are_refused(one: Entry, other: Entry) -> None:
@@ -333,6 +345,37 @@ def test_content_that_is_not_as_long_as_announced(content: bytes) -> None:
     with pytest.raises(BuildError) as caught:
         tarred(file("a", lambda: io.BytesIO(content), 3, origin="p 1"))
     assert f"p 1: a: {len(content)} bytes where 3 were announced" == caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (zipfile.BadZipFile("Bad CRC-32 for file 'a'"), "Bad CRC-32 for file 'a'"),
+        (EOFError(), "it ends too early"),
+        (OSError("Invalid data stream"), "Invalid data stream"),
+    ],
+)
+def test_content_that_cannot_be_read(error: Exception, told: str) -> None:
+    """Whose it is, is told: by then nobody else knows."""
+
+    def opener() -> io.BytesIO:
+        raise error
+
+    with pytest.raises(BuildError) as caught:
+        tarred(file("a", opener, 3, origin="p 1"))
+    assert f"p 1: a cannot be read: {told}" == caught.value.message
+
+
+def test_a_deflated_content_that_is_broken() -> None:
+    """Whose it is, is told here, too."""
+
+    def copy(content: Deflated) -> bool:
+        raise BuildError("it is broken")
+
+    deflated = Deflated(io.BytesIO, 0, 0, 0)
+    with pytest.raises(BuildError) as caught:
+        write_tar([replace(data("a", b"", executable=False), origin="p 1", deflated=deflated)], io.BytesIO(), copy)
+    assert "p 1: a: it is broken" == caught.value.message
 
 
 def test_every_opened_content_is_closed() -> None:

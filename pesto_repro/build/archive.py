@@ -16,18 +16,18 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, BinaryIO, Literal, cast
 
 from pesto_repro.build.compress import as_stream, unzstd
-from pesto_repro.build.entry import Entry, Opener, directory, file, symlink
+from pesto_repro.build.entry import BROKEN, Entry, Opener, directory, file, reason, symlink
 from pesto_repro.build.maker import Inputs
 from pesto_repro.digest import chunks
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Step
+from pesto_repro.project.files import resolve
 
 _DECOMPRESSORS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
     ".tar.gz": lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream)),
@@ -36,7 +36,7 @@ _DECOMPRESSORS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
     ".tar.bz2": lambda stream: cast("IO[bytes]", bz2.BZ2File(stream)),
     ".tar.zst": unzstd,
 }
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, lzma.LZMAError, zlib.error, BuildError)
+_BROKEN = (*BROKEN, tarfile.TarError, ValueError, OverflowError, BuildError)
 _ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 
 Kind = Literal["file", "directory", "symlink", "other"]
@@ -67,17 +67,17 @@ def entries(step: Step, inputs: Inputs) -> list[Entry]:
     """The members of the one input, below ``params["to"]``. Raises BuildError that lists what is refused."""
     (pinned,) = step.inputs
     stream = inputs.stack.enter_context(inputs.open(pinned.digest))
-    label = f"{step.name}: {pinned.name}"
     try:
         found = list(_members(stream, pinned.name.lower(), inputs))
     except _BROKEN as error:
-        raise BuildError(f"{label} cannot be unpacked: {error}") from None
-    refused = sorted(filter(None, map(_refusal, found)))
-    if refused:
-        raise BuildError("\n  ".join([f"{label} has members that are refused:", *refused]))
+        raise _cannot_be_unpacked(pinned.name, error) from None
     unique = {_clean(member.path): member for member in found}
+    links = {path: member.target for path, member in unique.items() if member.kind == "symlink"}
+    refused = sorted(filter(None, (_refusal(member, links) for member in found)))
+    if refused:
+        raise BuildError("\n  ".join([f"{pinned.name} has members that are refused:", *refused]))
     return [
-        replace(member, open=_guarded(member.open, label)).entry(step.params["to"], path, step.name)
+        replace(member, open=_guarded(member.open, pinned.name)).entry(step.params["to"], path, step.name)
         for path, member in unique.items()
         if path
     ]
@@ -89,8 +89,8 @@ def _members(stream: BinaryIO, name: str, inputs: Inputs) -> Iterator[_Member]:
     return _tar(inputs.stack.enter_context(_open_tar(stream, name, inputs)))
 
 
-def _refusal(member: _Member) -> str | None:
-    """Why *member* may not go into an image; None if it may."""
+def _refusal(member: _Member, links: Mapping[str, str]) -> str | None:
+    """Why *member* may not go into an image; None if it may. *links* are all symlinks, by path."""
     name = repr(member.path)
     if member.fault:
         return f"{name}: {member.fault}"
@@ -106,6 +106,8 @@ def _refusal(member: _Member) -> str | None:
         return f"{name}: a link to the absolute path {member.target!r}"
     if member.kind == "symlink" and _escapes(posixpath.join(posixpath.dirname(member.path), member.target)):
         return f"{name}: a link to {member.target!r}, outside the folder it is unpacked into"
+    if member.kind == "symlink" and resolve(_clean(member.path), links) is None:
+        return f"{name}: a link to {member.target!r}, by other links outside the folder or in a circle"
     return None
 
 
@@ -118,7 +120,11 @@ def _clean(path: str) -> str:
     return "" if cleaned == "." else cleaned
 
 
-def _guarded(opener: Opener, label: str) -> Opener:
+def _cannot_be_unpacked(name: str, error: Exception) -> BuildError:
+    return BuildError(f"{name} cannot be unpacked: {reason(error)}")
+
+
+def _guarded(opener: Opener, name: str) -> Opener:
     """*opener* whose streams raise BuildError where their bytes turn out to be broken."""
 
     def pieces() -> Iterator[bytes]:
@@ -126,7 +132,7 @@ def _guarded(opener: Opener, label: str) -> Opener:
             with opener() as stream:
                 yield from chunks(stream)
         except _BROKEN as error:
-            raise BuildError(f"{label} cannot be unpacked: {error}") from None
+            raise _cannot_be_unpacked(name, error) from None
 
     return lambda: cast(BinaryIO, as_stream(pieces()))
 

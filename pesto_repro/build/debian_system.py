@@ -15,17 +15,15 @@ from dataclasses import dataclass, replace
 
 from pesto_repro.build import debian_alternatives, debian_certificates, ldcache
 from pesto_repro.build.deb import Deb, Member, read
-from pesto_repro.build.debs import MERGED, merged
+from pesto_repro.build.debs import merged
 from pesto_repro.build.entry import Entry, data, directory, symlink
 from pesto_repro.build.maker import Inputs
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Step
+from pesto_repro.plan.root import MERGED_USR, SPECIAL, USER
 
-USER = 65532
-"""``nonroot``, the user that images run as unless told otherwise; the number is that of distroless images."""
 _PASSWD = f"nonroot:x:{USER}:{USER}:nonroot:/home/nonroot:/usr/sbin/nologin\n"
 _GROUP = f"nonroot:x:{USER}:\n"
-_MAIL = 8
 _MERGED = {"amd64": ("bin", "lib", "lib64", "sbin"), "arm64": ("bin", "lib", "sbin")}
 """The links of the merged /usr that every base has, by architecture (trixie's base-files brings them)."""
 _ACCOUNTS = {
@@ -42,12 +40,11 @@ _COPIES = {
     "usr/share/readline/inputrc": "etc/inputrc",
 }
 """What a package installs as a first configuration (install_from_default in its postinst)."""
-_DIRECTORIES = {
-    **dict.fromkeys(["mnt", "srv", "opt", "media", "etc/opt", "var/opt", "proc", "sys", "dev"], 0o755),
-    **dict.fromkeys(["tmp", "var/tmp", "run/lock"], 0o1777),
-    **{f"usr/local/{name}": 0o755 for name in "bin etc games include lib sbin share share/man src".split()},
-    "root": 0o700,
-}
+_DIRECTORIES = (
+    *("mnt", "srv", "opt", "media", "etc/opt", "var/opt", "proc", "sys", "dev"),
+    *(f"usr/local/{name}" for name in "bin etc games include lib sbin share share/man src".split()),
+    *SPECIAL,
+)
 _TIME_ZONE = "Etc/UTC"
 _SITECUSTOMIZE = b"# Empty sitecustomize.py to avoid a dangling symlink\n"
 _PYTHON = re.compile(r"usr/bin/(python3\.\d+)")
@@ -115,7 +112,7 @@ def _wanted(path: str) -> bool:
 
 def _links(root: Root) -> Iterator[Entry]:
     # base-files' postinst: /lib32 and the like are there if something lies in /usr/lib32
-    others = (name for name in MERGED if f"usr/{name}" in root.members)
+    others = (name for name in MERGED_USR if f"usr/{name}" in root.members)
     for name in sorted({*_MERGED[root.architecture], *others}):
         yield directory(f"usr/{name}")
         yield symlink(name, f"usr/{name}")
@@ -131,7 +128,6 @@ def _accounts(root: Root) -> Iterator[Entry]:
     for source, (path, line) in _ACCOUNTS.items():
         if member := root.file(source):
             yield data(path, member.read() + line.encode())
-    yield directory("home/nonroot", 0o700, uid=USER, gid=USER)
 
 
 def _copies(root: Root) -> Iterator[Entry]:
@@ -142,9 +138,7 @@ def _copies(root: Root) -> Iterator[Entry]:
 
 
 def _directories() -> Iterator[Entry]:
-    for path, mode in _DIRECTORIES.items():
-        yield directory(path, mode)
-    yield directory("var/mail", 0o2775, gid=_MAIL)
+    return map(directory, _DIRECTORIES)
 
 
 def _time_zone(root: Root) -> Iterator[Entry]:

@@ -14,13 +14,7 @@ from pesto_repro.build.entry import Entry, data
 from pesto_repro.build.maker import Inputs
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Step
-
-MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_ALIASES = {**{name: f"usr/{name}" for name in MERGED}, "var/run": "run", "var/lock": "run/lock"}
-"""Directories that are links in the image (made by "debian-system"), and where they point.
-
-/usr is merged; base-files moves what lasts as long as a boot to /run.
-"""
+from pesto_repro.plan.root import LINKS, real
 
 
 def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
@@ -48,16 +42,13 @@ def package_entries(deb: Deb) -> Iterator[Entry]:
 
 def merged(path: str) -> str:
     """Where *path* really lies: ``lib/x`` is ``usr/lib/x``."""
-    for alias, real in _ALIASES.items():
-        if path == alias or path.startswith(f"{alias}/"):
-            return real + path[len(alias) :]
-    return path
+    return real(path, LINKS)
 
 
 def _entry(member: Member, origin: str) -> Entry:
     assert member.kind != "special"
     # base-files ships the links themselves: /bin -> usr/bin
-    path = member.path if member.kind == "symlink" and member.path in _ALIASES else merged(member.path)
+    path = member.path if member.kind == "symlink" and member.path in LINKS else merged(member.path)
     target = merged(member.target) if member.kind == "hardlink" else member.target
     mode = 0o777 if member.kind == "symlink" else member.mode & 0o7777
     opener = member.open if member.kind == "file" else None

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
+from pesto_repro.plan.root import SPECIAL, Permissions
+
 Opener = Callable[[], BinaryIO]
-"""Opens the content anew, at its start, each time it is called; the caller closes what it got."""
+"""Opens the content anew, at its start, each time it is called; the caller closes what it got.
+
+Opening it and reading from it raise any of ``BROKEN`` where the archive that it lies in turns out to be broken.
+"""
+
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, NotImplementedError)
+
+
+def reason(error: Exception) -> str:
+    """What *error*, one of ``BROKEN``, says; an end that comes too early says nothing."""
+    return str(error) or "it ends too early"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +72,9 @@ def data(path: str, content: bytes, *, executable: bool = False, origin: str = "
     return file(path, lambda: io.BytesIO(content), len(content), executable=executable, origin=origin)
 
 
-def directory(path: str, mode: int = 0o755, *, uid: int = 0, gid: int = 0, origin: str = "") -> Entry:
+def directory(path: str, permissions: Permissions | None = None, *, origin: str = "") -> Entry:
+    """A directory; with *permissions* unsaid, those that every base gives it."""
+    mode, uid, gid = permissions or SPECIAL.get(path, Permissions())
     return Entry(path, "directory", mode, uid=uid, gid=gid, origin=origin)
 
 

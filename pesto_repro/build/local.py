@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pesto_repro.digest import Digest, hash_stream
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Tree, TreeFile
 from pesto_repro.project import ProjectFile
+from pesto_repro.project.files import resolve
 
 Signature = tuple[int, int, int]
 """Size, mtime and inode: equal before and after, the content is what was hashed."""
@@ -48,7 +50,7 @@ def hash_tree(files: Iterable[ProjectFile]) -> tuple[Tree, dict[Digest, LocalFil
     tree: list[TreeFile] = []
     found: dict[Digest, LocalFile] = {}
     for each in files:
-        if each.target is not None:
+        if each.target is not None or each.path.endswith("/"):
             tree.append(TreeFile(each.path, target=each.target))
             continue
         digest, size, local = hash_file(each.source)
@@ -57,25 +59,64 @@ def hash_tree(files: Iterable[ProjectFile]) -> tuple[Tree, dict[Digest, LocalFil
     return tuple(sorted(tree, key=lambda each: each.path)), found
 
 
-def list_folder(folder: Path) -> Iterator[ProjectFile]:
-    """Every file and link below *folder*. Raises BuildError for what cannot be in an image."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            target = str(path.readlink())
-            _require_inside(name, target, path)
-            yield ProjectFile(name, False, 0, path, target)
-        elif path.is_file():
-            found = path.stat()
-            yield ProjectFile(name, bool(found.st_mode & 0o100), found.st_size, path)
-        elif not path.is_dir():
-            raise BuildError(f"{path} is neither a file nor a directory", "take it out of the folder")
+def list_folder(folder: Path) -> tuple[ProjectFile, ...]:
+    """Every file, link and empty directory (its path ends in "/") below *folder*.
+
+    Raises BuildError for what cannot be read or cannot be in an image.
+    """
+    try:
+        found = tuple(_walk(folder, ""))
+    except OSError as error:
+        raise BuildError(f"{error.filename} cannot be read: {error.strerror}") from None
+    links = {each.path: each.target for each in found if each.target is not None}
+    for each in found:
+        if each.target is not None:
+            _require_inside(each, links)
+    return found
 
 
-def _require_inside(name: str, target: str, path: Path) -> None:
-    reached = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+def _walk(folder: Path, above: str) -> Iterator[ProjectFile]:
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
+    if above and not entries:
+        yield ProjectFile(above, False, 0, folder)
+    for entry in entries:
+        yield from _found(entry, above + entry.name)
+
+
+def _found(entry: os.DirEntry[str], name: str) -> Iterator[ProjectFile]:
+    path = Path(entry.path)
+    _require_utf8(entry.name, "a name", path)
+    if entry.is_symlink():
+        target = str(path.readlink())
+        _require_utf8(target, "a target", path)
+        yield ProjectFile(name, False, 0, path, target)
+    elif entry.is_dir():
+        yield from _walk(path, f"{name}/")
+    elif entry.is_file():
+        found = entry.stat()
+        yield ProjectFile(name, bool(found.st_mode & 0o100), found.st_size, path)
+    else:
+        raise BuildError(f"{path} is neither a file nor a directory", "take it out of the folder")
+
+
+def _require_utf8(text: str, what: str, path: Path) -> None:
+    """Image tools disagree on other names."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BuildError(f"{str(path)!r} has {what} that is not UTF-8", "give it another one") from None
+
+
+def _require_inside(link: ProjectFile, links: Mapping[str, str]) -> None:
+    """*link* stays below the folder, also where it leads through other *links*."""
+    target = link.target or ""
+    reached = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), target))
+    hint = "replace the link by what it means"
     if target.startswith("/") or reached.split("/")[0] == "..":
-        raise BuildError(f"{path} is a link to {target}, outside its folder", "replace the link by what it means")
+        raise BuildError(f"{link.source} is a link to {target}, outside its folder", hint)
+    if resolve(link.path, links) is None:
+        raise BuildError(f"{link.source} is a link to {target}, by other links outside its folder or in a circle", hint)
 
 
 def _signature(path: Path) -> Signature:

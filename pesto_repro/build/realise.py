@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, BinaryIO
 
 from pesto_repro.build.compress import LayerWriter
+from pesto_repro.build.links import follow
 from pesto_repro.build.local import LocalFiles
 from pesto_repro.build.maker import Inputs, Maker
 from pesto_repro.build.shadows import remember_paths, shadows
@@ -105,8 +106,9 @@ def hidden_paths(steps: Sequence[Step], store: Store) -> list[str]:
     found = []
     for step in steps:
         record = store.record("step", step.key.hex) or {}
-        if "paths" in record and step.section != "debian":
-            found.append((step.name, Digest.parse(str(record["paths"]))))
+        if "paths" in record:
+            owner = "Debian's packages" if step.section == "debian" else step.name
+            found.append((owner, Digest.parse(str(record["paths"]))))
     return list(shadows(found, store))
 
 
@@ -171,7 +173,7 @@ def make(step: Step, shop: Workshop) -> Realised:
         inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack)
         writer = LayerWriter(shop.compression, blob)
         try:
-            entries = arrange(maker(step.kind)(step, inputs))
+            entries = arrange(follow(maker(step.kind)(step, inputs), step.params.get("links", {})))
             write_tar(entries, writer, writer.copy)
         except PestoError as error:
             error.message = f"{step.section} ({step.name}): {error.message}"

@@ -24,7 +24,10 @@ def remember_paths(entries: Iterable[Entry], store: Store) -> Digest:
 
 
 def shadows(steps: Sequence[tuple[str, Digest]], store: Store) -> Iterator[str]:
-    """Which of *steps*, (name, digest of its paths) from the base up, hide paths of those below them."""
+    """Which of *steps*, (name, digest of its paths) from the base up, hide paths of those below them.
+
+    Steps of one name hide nothing of each other.
+    """
     owners: dict[str, str] = {}
     hidden: dict[tuple[str, str], list[str]] = {}
     for name, paths in steps:
@@ -42,4 +45,5 @@ def _paths(digest: Digest, store: Store) -> list[str]:
     if not store.has(digest):
         return []
     with store.open(digest) as stream:
-        return stream.read().decode().split("\n")
+        text = stream.read().decode()
+        return text.split("\n") if text else []

@@ -4,7 +4,8 @@ Its rules (``TAR_VERSION`` of the plan counts their changes; a change of any mak
 
 * POSIX ustar headers (IEEE Std 1003.1, pax "ustar Interchange Format"), written here byte for byte; a pax extended
   header only for what ustar cannot say: a long or non-ASCII path, a long link target, a size of 8 GiB or more.
-* Sorted by the parts of the path; every parent directory is there, before what it holds.
+* Sorted by the parts of the path; every parent directory is there, before what it holds: 0755 root:root, or what
+  ``SPECIAL`` of the plan says of it.
 * mtime 1980-01-01T00:00:00Z, numeric owners, empty owner names, no device numbers.
 * Hardlinks have size 0 and name a file that stands before them in the same layer.
 * The end is two zero blocks, without padding to a record.
@@ -18,15 +19,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from pesto_repro.build.entry import Deflated, Entry, directory
+from pesto_repro.build.entry import BROKEN, Deflated, Entry, directory, reason
 from pesto_repro.digest import CHUNK, Digest
 from pesto_repro.errors import BuildError
 
 MTIME = 315532800
 BLOCK = 512
 _TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "directory": b"5"}
-_SPECIAL_MODES = {"tmp": 0o1777, "var/tmp": 0o1777, "root": 0o700}
-"""Directories of every Linux root that must not become 0755 because a layer puts something into them."""
 
 
 class Sink(Protocol):
@@ -101,7 +100,7 @@ def _add_parents(parts: tuple[str, ...], found: dict[tuple[str, ...], Entry], pr
         parent, path = parts[:depth], "/".join(parts[:depth])
         known = found.get(parent)
         if known is None:
-            found[parent] = directory(path, _SPECIAL_MODES.get(path, 0o755))
+            found[parent] = directory(path)
         elif known.kind != "directory":
             problems.append(f"{'/'.join(parts)}: {_by(known)}{path} is a {known.kind}, not a directory")
         else:
@@ -131,18 +130,26 @@ def _plain(entry: Entry) -> Entry:
 
 def _pieces(entry: Entry) -> Iterator[bytes]:
     assert entry.open is not None, entry.path
-    with contextlib.closing(entry.open()) as stream:
-        while piece := stream.read(CHUNK):
-            yield piece
+    try:
+        with contextlib.closing(entry.open()) as stream:
+            while piece := stream.read(CHUNK):
+                yield piece
+    except BROKEN as error:
+        raise BuildError(f"{_by(entry)}{entry.path} cannot be read: {reason(error)}") from None
 
 
 def _write_content(entry: Entry, sink: Sink, copy: Copy) -> None:
-    written = entry.size
-    if entry.deflated is None or not copy(entry.deflated):
-        written = _copy_pieces(entry, sink)
+    written = entry.size if _copied(entry, copy) else _copy_pieces(entry, sink)
     if written != entry.size:
         raise BuildError(f"{_by(entry)}{entry.path}: {written} bytes where {entry.size} were announced")
     sink.write(bytes(-written % BLOCK))
+
+
+def _copied(entry: Entry, copy: Copy) -> bool:
+    try:
+        return entry.deflated is not None and copy(entry.deflated)
+    except BuildError as error:
+        raise BuildError(f"{_by(entry)}{entry.path}: {error.message}", error.hint) from None
 
 
 def _copy_pieces(entry: Entry, sink: Sink) -> int:

@@ -15,12 +15,14 @@ from pesto_repro.plan import Step
 
 
 def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
-    """The files that ``params["files"]`` lists as [path, sha256, size, executable, target]."""
+    """What ``params["files"]`` lists as [path, sha256, size, executable, target]; a directory's path ends in "/"."""
     root = step.params["root"]
     if root and not step.params["files"]:
         yield directory(root)
     for path, sha256, size, executable, target in step.params["files"]:
-        if target is not None:
+        if path.endswith("/"):
+            yield directory(posixpath.join(root, path).rstrip("/"))
+        elif target is not None:
             yield symlink(posixpath.join(root, path), target)
         else:
             yield file(posixpath.join(root, path), inputs.opener(Digest(sha256)), size, executable=executable)

@@ -46,7 +46,7 @@ from installer.utils import (
     parse_wheel_filename,
 )
 
-from pesto_repro.build.entry import Entry, data, file
+from pesto_repro.build.entry import BROKEN, Entry, data, file, reason
 from pesto_repro.build.maker import Inputs
 from pesto_repro.build.zipped import deflated
 from pesto_repro.digest import chunks
@@ -78,8 +78,8 @@ def read_from_wheel(stream: BinaryIO, member: str) -> bytes:
             return archive.read(member)
     except KeyError:
         raise BuildError(f"the wheel has no {member}") from None
-    except zipfile.BadZipFile as error:
-        raise BuildError(f"the wheel cannot be read: {error}") from None
+    except (*BROKEN, ValueError) as error:
+        raise BuildError(f"the wheel cannot be read: {reason(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,10 @@ def installed(name: str, stream: BinaryIO, place: Place, stack: ExitStack) -> li
         source.check()
         destination = Destination(source, place)
         installer.install(source, destination, {"INSTALLER": INSTALLER})
-    except (zipfile.BadZipFile, InstallerError, InvalidRecordEntry, ValueError) as error:
+    except (InstallerError, InvalidRecordEntry, ValueError) as error:
         raise BuildError(f"{name} cannot be installed: {error.args[-1]}") from None
+    except BROKEN as error:
+        raise BuildError(f"{name} cannot be installed: {reason(error)}") from None
     return destination.entries
 
 

@@ -8,6 +8,7 @@ import zipfile
 from typing import IO, BinaryIO, cast
 
 from pesto_repro.build.entry import Deflated
+from pesto_repro.errors import BuildError
 
 _LOCAL_HEADER = 30
 
@@ -48,6 +49,9 @@ def _raw(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
     """APPNOTE 4.3.7, "Local file header": lengths of name and extra field at 26 and 28, then the data."""
     base = cast("IO[bytes]", archive.fp)
     base.seek(info.header_offset)
-    name, extra = struct.unpack("<HH", base.read(_LOCAL_HEADER)[26:])
+    header = base.read(_LOCAL_HEADER)
+    if len(header) < _LOCAL_HEADER:
+        raise BuildError("a local header is cut off: the archive is broken")
+    name, extra = struct.unpack("<HH", header[26:])
     start = info.header_offset + _LOCAL_HEADER + name + extra
     return cast("BinaryIO", io.BufferedReader(Window(base, start, info.compress_size)))

@@ -15,18 +15,20 @@ from __future__ import annotations
 import configparser
 import os
 import re
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, NamedTuple, TypeVar, cast, get_args
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import tomli
 
+from pesto_repro.addresses import can_be_asked, public, redact
 from pesto_repro.errors import PestoError
-from pesto_repro.fetch.index import DEFAULT_INDEX_URL, Index, Indexes, Strategy, without_userinfo
+from pesto_repro.fetch.index import DEFAULT_INDEX_URL, Index, Indexes, Strategy
+from pesto_repro.project import IndexOption
+from pesto_repro.project.documents import kind
 
 T = TypeVar("T")
 
@@ -63,27 +65,32 @@ def indexes_from_environment(
     project_root: Path,
     index_url: str | None = None,
     find_links: Sequence[str] = (),
-    requirement_options: Sequence[str] = (),
+    requirement_options: Sequence[IndexOption] = (),
     *,
     system: Path = Path("/etc"),
     environment_root: Path = Path(sys.prefix),
 ) -> tuple[Indexes, dict[str, str]]:
     """The one effective :class:`Indexes`, and the environment for uv (without any index).
 
-    *index_url* and *find_links* are image.toml's, *requirement_options* lines such as ``--extra-index-url
-    URL`` of requirements files. Raises PestoError for a configuration file that cannot be read.
+    *index_url* and *find_links* are image.toml's, *requirement_options* those of the requirements files. Raises
+    PestoError for a configuration file that cannot be read, and for what is no address.
     """
-    declared = Places(main=index_url, find_links=_located(find_links, project_root))
-    written = _requirement_options(requirement_options, env, project_root)
+    declared = Places(
+        _first(_located([index_url] if index_url else [], project_root, "python.index-url of image.toml")),
+        find_links=_located(find_links, project_root, "python.find-links of image.toml"),
+    )
+    written = _merge([_requirement_option(each, env, project_root) for each in requirement_options])
     nearest, *files = _uv(env, home, project_root, system)
     certificates = env.get("SSL_CERT_FILE") or env.get("PIP_CERT") or env.get("REQUESTS_CA_BUNDLE")
     if not any(each.says_something for each in (nearest, *files)):
         options = _pip_files(env, home, system, environment_root)
         nearest, files = _pip(_pip_environment(env)), [_pip(options)]
-        certificates = certificates or options.get("cert")
+        certificates = certificates or (options["cert"].value if "cert" in options else None)
     main = _first(each.main for each in (nearest, declared, written, *files))
     merged = _merge([nearest, declared, written, *files])
-    name = "project" if main is not None and nearest.main is None and main in (index_url, written.main) else "default"
+    name = (
+        "project" if main is not None and nearest.main is None and main in (declared.main, written.main) else "default"
+    )
     cert = Path(certificates) if certificates else None
     passed = {key: env[key] for key in PASSED_ON if key in env} | {"HOME": str(home)}
     return _effective(merged, name, cert, env), passed
@@ -137,9 +144,20 @@ def _with_variables(index: Index, env: Mapping[str, str]) -> Index:
     return replace(index, url=urlunsplit(parts._replace(netloc=netloc)))
 
 
-def _located(texts: Iterable[str], folder: Path) -> tuple[str, ...]:
-    """Addresses as they are, paths as file addresses; relative ones are below *folder*."""
-    return tuple(each if "://" in each else (folder / Path(each).expanduser()).as_uri() for each in texts)
+def _located(texts: Iterable[str], folder: Path, where: str) -> tuple[str, ...]:
+    """Addresses as they are, paths as file addresses; relative ones are below *folder*.
+
+    Raises PestoError for what is neither, naming *where* it is written.
+    """
+    return tuple(_address(each, folder, where) for each in texts)
+
+
+def _address(text: str, folder: Path, where: str) -> str:
+    # Path.expanduser fails for a user that is unknown; here "~x" is then a name as any other.
+    found = text if "://" in text else (folder.absolute() / os.path.expanduser(text)).as_uri()  # noqa: PTH111
+    if not can_be_asked(found):
+        raise PestoError(f"{where} is no address: {public(text)}", "write https://HOST/PATH, file:///FOLDER or a path")
+    return found
 
 
 # -- uv ----------------------------------------------------------------------------------------------------
@@ -159,25 +177,24 @@ def _uv(env: Mapping[str, str], home: Path, project_root: Path, system: Path) ->
 
 def _uv_environment(env: Mapping[str, str]) -> Places:
     here = Path.cwd()
-    words = env.get("UV_INDEX", "").split()
-    extra = env.get("UV_EXTRA_INDEX_URL", "").split()
-    named = [_named(each, here) for each in words] + [Index("", each) for each in _located(extra, here)]
-    main = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL")
+    main = [_named(env[key], here, key).url for key in ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if env.get(key)]
+    named = [_named(each, here, "UV_INDEX") for each in env.get("UV_INDEX", "").split()]
+    extra = _located(env.get("UV_EXTRA_INDEX_URL", "").split(), here, "UV_EXTRA_INDEX_URL")
     links = [each.strip() for each in env.get("UV_FIND_LINKS", "").split(",")]
     return Places(
-        _named(main, here).url if main else None,
-        tuple(named),
-        _located(filter(None, links), here),
+        _first(main),
+        (*named, *(Index("", each) for each in extra)),
+        _located(filter(None, links), here, "UV_FIND_LINKS"),
         _flag(env.get("UV_NO_INDEX")),
         env.get("UV_INDEX_STRATEGY"),
     )
 
 
-def _named(text: str, folder: Path) -> Index:
+def _named(text: str, folder: Path, where: str) -> Index:
     """uv's ``name=address`` or ``address``."""
     match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)=(.+)", text)
     name, address = match.groups() if match else ("", text)
-    return Index(name, _located([address], folder)[0])
+    return Index(name, _address(address, folder, where))
 
 
 def _uv_project(project_root: Path) -> Places:
@@ -186,75 +203,132 @@ def _uv_project(project_root: Path) -> Places:
         if (folder / "uv.toml").is_file():
             return _uv_file(folder / "uv.toml")
         if (folder / "pyproject.toml").is_file():
-            table = _toml(folder / "pyproject.toml").get("tool", {}).get("uv")
-            if table is not None:
-                return _uv_table(table, folder)
+            tool = _document(folder / "pyproject.toml").table("tool")
+            if "uv" in tool.content:
+                return _uv_table(tool.table("uv"))
     return Places()
 
 
 def _uv_file(path: Path) -> Places:
-    return _uv_table(_toml(path), path.parent)
+    return _uv_table(_document(path))
 
 
-def _uv_table(table: Mapping[str, Any], folder: Path) -> Places:
+def _uv_table(table: _Table) -> Places:
     """The index settings of a uv configuration; those below ``pip`` come first, as for ``uv pip``."""
-    return _merge([_uv_settings(each, folder) for each in (table.get("pip", {}), table)])
+    return _merge([_uv_settings(table.table("pip")), _uv_settings(table)])
 
 
-def _uv_settings(table: Mapping[str, Any], folder: Path) -> Places:
+def _uv_settings(table: _Table) -> Places:
     """One table. An ``explicit`` index serves only packages that name it as their source: none do here."""
-    listed = [each for each in table.get("index", ()) if not each.get("explicit")]
-    flat = [each["url"] for each in listed if each.get("format") == "flat"]
-    simple = [each for each in listed if each.get("format") != "flat"]
-    main = [each["url"] for each in simple if each.get("default")] + [table.get("index-url")]
-    named = [Index(each.get("name", ""), each["url"]) for each in simple if not each.get("default")]
-    named += [Index("", each) for each in table.get("extra-index-url", ())]
-    address = _first(main)
+    listed = [each for each in table.tables("index") if not each.flag("explicit")]
+    flat = [each.address("url") for each in listed if each.text("format") == "flat"]
+    simple = [each for each in listed if each.text("format") != "flat"]
+    main = [each.address("url") for each in simple if each.flag("default")]
+    main += [table.address("index-url")] if table.text("index-url") else []
+    named = [Index(each.text("name") or "", each.address("url")) for each in simple if not each.flag("default")]
+    named += [Index("", each) for each in table.addresses("extra-index-url")]
     return Places(
-        _located([address], folder)[0] if address else None,
-        tuple(replace(each, url=_located([each.url], folder)[0]) for each in named),
-        _located([*table.get("find-links", ()), *flat], folder),
-        table.get("no-index"),
-        table.get("index-strategy"),
+        _first(main),
+        tuple(named),
+        (*table.addresses("find-links"), *flat),
+        table.flag("no-index"),
+        table.text("index-strategy"),
     )
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> _Table:
     try:
-        return tomli.loads(path.read_text("utf-8"))
+        return _Table(path, "", tomli.loads(path.read_text("utf-8")))
     except (OSError, ValueError) as error:
-        raise PestoError(f"{path} cannot be read: {without_userinfo(str(error))}") from None
+        raise PestoError(f"{path} cannot be read: {redact(str(error))}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The table called *name* of a TOML file. A value of another type is an error that names file and key."""
+
+    file: Path
+    name: str
+    content: Mapping[str, Any]
+
+    def text(self, key: str) -> str | None:
+        return self._typed(key, str)
+
+    def flag(self, key: str) -> bool | None:
+        return self._typed(key, bool)
+
+    def table(self, key: str) -> _Table:
+        return _Table(self.file, self._path(key), self._typed(key, dict) or {})
+
+    def tables(self, key: str) -> list[_Table]:
+        items = self._items(key)
+        return [items.table(number) for number in items.content]
+
+    def address(self, key: str) -> str:
+        """The address that must be there."""
+        found = self.text(key)
+        if not found:
+            raise PestoError(f"{self._where(key)} is missing")
+        return _address(found, self.file.parent, self._where(key))
+
+    def addresses(self, key: str) -> tuple[str, ...]:
+        items = self._items(key)
+        return tuple(items.address(number) for number in items.content)
+
+    def _items(self, key: str) -> _Table:
+        """The items of an array by their numbers."""
+        items = enumerate(self._typed(key, list) or [])
+        return _Table(self.file, self._path(key), {str(number): each for number, each in items})
+
+    def _typed(self, key: str, wanted: type[T]) -> T | None:
+        value = self.content.get(key)
+        if value is None or isinstance(value, wanted):
+            return value
+        raise PestoError(f"{self._where(key)} must be {kind(wanted())}, not {kind(value)}")
+
+    def _path(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+    def _where(self, key: str) -> str:
+        return f"{self.file}: {self._path(key)}"
 
 
 # -- pip ---------------------------------------------------------------------------------------------------
 
 
-def _pip(options: Mapping[str, str]) -> Places:
+class _Said(NamedTuple):
+    """An option's *value*, and *where* it is written."""
+
+    value: str
+    where: str
+
+
+def _pip(options: Mapping[str, _Said]) -> Places:
     """pip's options as places: several values of one option are separated by white space."""
     here = Path.cwd()
-    return Places(
-        options.get("index-url"),
-        tuple(Index("", each) for each in options.get("extra-index-url", "").split()),
-        _located(options.get("find-links", "").split(), here),
-        _flag(options.get("no-index")),
+    main, extra, links = (
+        _located(options[name].value.split(), here, options[name].where) if name in options else ()
+        for name in ("index-url", "extra-index-url", "find-links")
     )
+    no_index = options["no-index"].value if "no-index" in options else None
+    return Places(_first(main), tuple(Index("", each) for each in extra), links, _flag(no_index))
 
 
-def _pip_environment(env: Mapping[str, str]) -> dict[str, str]:
+def _pip_environment(env: Mapping[str, str]) -> dict[str, _Said]:
     names = ("index-url", "extra-index-url", "find-links", "no-index")
     variables = {name: f"PIP_{name.upper().replace('-', '_')}" for name in names}
-    return {name: env[variable] for name, variable in variables.items() if env.get(variable)}
+    return {name: _Said(env[variable], variable) for name, variable in variables.items() if env.get(variable)}
 
 
-def _pip_files(env: Mapping[str, str], home: Path, system: Path, environment_root: Path) -> dict[str, str]:
+def _pip_files(env: Mapping[str, str], home: Path, system: Path, environment_root: Path) -> dict[str, _Said]:
     """pip: later files override earlier ones, a command's section overrides [global]."""
-    sections: dict[str, dict[str, str]] = {"global": {}, "download": {}, "install": {}}
+    sections: dict[str, dict[str, _Said]] = {"global": {}, "download": {}, "install": {}}
     for path in _pip_paths(env, home, system, environment_root):
         parsed = _ini(path)
         for name, options in sections.items():
-            if parsed.has_section(name):
-                options.update({key.replace("_", "-"): value for key, value in parsed.items(name)})
-    return {key: value for options in sections.values() for key, value in options.items() if value}
+            for key, value in parsed.items(name) if parsed.has_section(name) else ():
+                options[key.replace("_", "-")] = _Said(value, f"{path}: {key}")
+    return {key: said for options in sections.values() for key, said in options.items() if said.value}
 
 
 def _pip_paths(env: Mapping[str, str], home: Path, system: Path, environment_root: Path) -> Iterator[Path]:
@@ -283,29 +357,15 @@ def _ini(path: Path) -> configparser.RawConfigParser:
 # -- requirements files ------------------------------------------------------------------------------------
 
 
-def _requirement_options(lines: Sequence[str], env: Mapping[str, str], folder: Path) -> Places:
+def _requirement_option(option: IndexOption, env: Mapping[str, str], folder: Path) -> Places:
     """pip: "${NAME}" in a requirements file is replaced by the environment's value where there is one."""
-    read: dict[str, Callable[[str], Places]] = {
-        "-i": lambda value: Places(main=value),
-        "--index-url": lambda value: Places(main=value),
-        "--extra-index-url": lambda value: Places(named=(Index("", value),)),
-        "-f": lambda value: Places(find_links=_located([value], folder)),
-        "--find-links": lambda value: Places(find_links=_located([value], folder)),
-        "--no-index": lambda _: Places(no_index=True),
-    }
-    found = []
-    for line in lines:
-        expanded = re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: env.get(name[1], name[0]), line)
-        option, value = _option(expanded)
-        if option in read:
-            found.append(read[option](value))
-    return _merge(found)
-
-
-def _option(line: str) -> tuple[str, str]:
-    words = shlex.split(line, comments=True)
-    option, equals, value = (words or [""])[0].partition("=")
-    return option, value if equals else (words[1] if len(words) > 1 else "")
+    if option.kind == "no-index":
+        return Places(no_index=True)
+    expanded = re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: env.get(name[1], name[0]), option.value)
+    address = _address(expanded, folder, f"--{option.kind} of the project's requirements files")
+    if option.kind == "index-url":
+        return Places(main=address)
+    return Places(named=(Index("", address),)) if option.kind == "extra-index-url" else Places(find_links=(address,))
 
 
 def _flag(text: str | None) -> bool | None:

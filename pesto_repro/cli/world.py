@@ -1,10 +1,17 @@
-"""The environment as values: every variable, configuration file and clock that this program reads is read here.
+"""The environment as values: what this program reads of variables, configuration files and clock is read here.
+
+The variables of uv and pip are given to :mod:`~pesto_repro.cli.indexes`, which reads the files that they and the
+home folder lead to. What goes over the network is sent by ``requests``, which by itself heeds proxies, netrc
+and CA bundles.
 
 =========================== ====================================================================================
 PESTO_REPRO_STORE           the store; default: pesto-repro in the XDG cache folder
 PESTO_REPRO_DEBIAN_MIRROR   where Debian packages come from; default: this machine's own apt sources
 SOURCE_DATE_EPOCH           the image's "created", when locking (seconds since 1970)
 UV_*, PIP_*                 package indexes, as uv and pip read them
+HOME, XDG_CACHE_HOME        where the store is unless named; HOME, XDG_CONFIG_HOME: uv's and pip's configuration
+SSL_CERT_FILE               the certificate authorities to trust; else PIP_CERT, else REQUESTS_CA_BUNDLE
+*_PROXY, NO_PROXY, NETRC    the way to the network, and credentials, as ``requests`` and ``uv`` read them
 =========================== ====================================================================================
 """
 
@@ -53,16 +60,25 @@ def world_of(project: Project, store: Store, reporter: Reporter, *, offline: boo
 
 def _cache_folder() -> Path:
     named = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    if Path(named).is_absolute():
+        return Path(named)
+    return _home("set HOME, or name a store with --store or PESTO_REPRO_STORE") / ".cache"
+
+
+def _home(hint: str) -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        message = f"there is no home folder: HOME is not set and user {os.getuid()} has no account"
+        raise PestoError(message, hint) from None
 
 
 def _indexes(project: Project, offline: bool) -> tuple[Indexes, Mapping[str, str]]:
     from pesto_repro.cli.indexes import indexes_from_environment  # imported late: most builds ask nobody
 
     python = project.settings.python
-    options = [f"--{each.kind} {each.value}" for each in project.index_options]
     indexes, uv_environment = indexes_from_environment(
-        os.environ, Path.home(), project.root, python.index_url, python.find_links, options
+        os.environ, _home("set HOME"), project.root, python.index_url, python.find_links, project.index_options
     )
     return indexes, uv_environment | ({"UV_OFFLINE": "1"} if offline else {})
 

@@ -14,8 +14,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
+from pesto_repro.addresses import public
 from pesto_repro.digest import CHUNK, Digest, hash_stream
 from pesto_repro.errors import FetchError, MismatchError, OfflineError
 from pesto_repro.progress import Activity, Reporter
@@ -78,7 +79,7 @@ class Fetcher:
                 for piece in answer.pieces:
                     found += piece
                     if len(found) > limit:
-                        raise FetchError(f"{redact(url)} is larger than {limit} bytes")
+                        raise FetchError(f"{public(url)} is larger than {limit} bytes")
                 return bytes(found)
 
         return self._retried(url, attempt)
@@ -149,7 +150,7 @@ class Fetcher:
                 path.unlink(missing_ok=True)
                 found = f"more than {size} bytes" if size is not None and handle.tell() > size else actual
                 raise MismatchError(
-                    f"{label} is not what was pinned: expected {digest}, {redact(url)} has {found}",
+                    f"{label} is not what was pinned: expected {digest}, {public(url)} has {found}",
                     "if the change is wanted, lock again with -U; if not, find out who changed it",
                 )
             self.store.adopt(path, digest)
@@ -191,7 +192,7 @@ class Fetcher:
                 yield Answer(iter(lambda: stream.read(CHUNK), b""), None, 0)
             return
         if self.offline:
-            self._refuse_offline(redact(url))
+            self._refuse_offline(public(url))
         with self._connections().get(url, headers) as answer:
             yield answer
 
@@ -205,7 +206,7 @@ class Fetcher:
             return attempt()
         except PassingError as error:
             raise FetchError(
-                f"{redact(url)} cannot be read: {error}",
+                f"{public(url)} cannot be read: {error}",
                 "check the network and the address, then run the command again",
             ) from None
 
@@ -228,15 +229,6 @@ class Fetcher:
             "run once without --offline, or point --store at a store that has it",
             what=label,
         )
-
-
-def redact(url: str) -> str:
-    """*url* without user name and password, and without a query, which often carries a signature."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "the address"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _open_file(url: str) -> IO[bytes]:

@@ -10,26 +10,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pesto_repro.addresses import can_be_asked, public
 from pesto_repro.errors import FetchError
 from pesto_repro.lock.model import DebianPackage
 
 SNAPSHOT = "{snapshot}"
 _CODENAMES = frozenset("bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable".split())
 _POCKETS = frozenset(["", "updates", "security", "backports"])
-_SCHEMES = frozenset(["http", "https", "file"])
 # sources.list(5): "deb [ option1=value1 option2=value2 ] uri suite [component1] [component2] [...]"
 _ONE_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s*)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<components>[^#]*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """Addresses of Debian's main archive and of its security archive, without trailing slash, best first."""
+    """Addresses of Debian's main archive and of its security archive, without trailing slash, best first.
 
-    main: tuple[str, ...]
-    security: tuple[str, ...]
+    They may hold a password, which is neither in the text of a value nor in a message.
+    """
+
+    main: tuple[str, ...] = field(repr=False)
+    security: tuple[str, ...] = field(repr=False)
 
     def of(self, suite: str) -> tuple[str, ...]:
         """The addresses that serve *suite*: "trixie-security" lies in the security archive."""
@@ -40,7 +43,7 @@ class Mirrors:
         found = tuple(each for each in self.of(suite) if SNAPSHOT not in each)
         if not found:
             raise FetchError(
-                f"every mirror for {suite} is an archive of snapshots: {', '.join(self.of(suite))}",
+                f"every mirror for {suite} is an archive of snapshots: {', '.join(map(public, self.of(suite)))}",
                 f"add a mirror without {SNAPSHOT} to `[base] mirror` or $PESTO_REPRO_DEBIAN_MIRROR",
             )
         return found
@@ -55,9 +58,9 @@ class _Source:
 
 def mirrors(base_mirror: str | None, environment_value: str | None, apt_sources: Iterable[str]) -> Mirrors:
     """The mirrors to use: *base_mirror*, else *environment_value*, else those in apt's source files."""
-    for stated in (base_mirror, environment_value):
+    for where, stated in (("[base] mirror", base_mirror), ("$PESTO_REPRO_DEBIAN_MIRROR", environment_value)):
         if stated and stated.split():
-            return _with_security(stated.split())
+            return _with_security(_checked(where, stated.split()))
     found = [each.uri for text in apt_sources for each in _sources(text) if _is_debian(each)]
     if not found:
         raise FetchError(
@@ -94,6 +97,13 @@ def paragraphs(text: str) -> Iterator[dict[str, str]]:
             yield fields
 
 
+def _checked(where: str, uris: list[str]) -> list[str]:
+    for uri in uris:
+        if not can_be_asked(uri):
+            raise FetchError(f"{where} is no address: {public(uri)}", "write https://HOST/debian, or file:///FOLDER")
+    return uris
+
+
 def _with_security(uris: Iterable[str]) -> Mirrors:
     unique = list(dict.fromkeys(uri.rstrip("/") for uri in uris))
     security = [uri for uri in unique if "debian-security" in _segments(uri)]
@@ -118,7 +128,7 @@ def _segments(uri: str) -> list[str]:
 
 def _is_debian(source: _Source) -> bool:
     """Whether a source is Debian's own: others' have other components, or suites that Debian has not."""
-    if urlsplit(source.uri).scheme not in _SCHEMES or "main" not in source.components:
+    if not can_be_asked(source.uri) or "main" not in source.components:
         return False
     codename, _, pocket = source.suite.partition("-")
     known = codename.partition("/")[0] in _CODENAMES and pocket in _POCKETS

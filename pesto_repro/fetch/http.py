@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
 
+from pesto_repro.addresses import public
 from pesto_repro.errors import FetchError
-from pesto_repro.fetch import Answer, PassingError, redact
+from pesto_repro.fetch import Answer, PassingError
 
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and seconds without a byte."""
@@ -38,16 +39,17 @@ class Http:
     def get(self, url: str, headers: dict[str, str]) -> Iterator[Answer]:
         """What lies at *url*; reading it may fail likewise. Raises PassingError, FetchError."""
         address, auth = _split_credentials(url)
+        session = self._session()
         try:
             asked = {"Accept-Encoding": "identity", **headers}
-            with self._session().get(address, stream=True, timeout=TIMEOUT, headers=asked, auth=auth) as response:
+            with session.get(address, stream=True, timeout=TIMEOUT, headers=asked, auth=auth) as response:
                 _check_status(response, url)
                 start, total = _range_start(response), _total(response)
                 yield Answer(_whole(response, total, start), total, start)
         except _BROKEN as error:
             raise PassingError(_reason(error)) from None
         except (requests.RequestException, ValueError) as error:  # ValueError: what is no address
-            raise FetchError(f"{redact(url)} cannot be read: {_reason(error)}") from None
+            raise FetchError(f"{public(url)} cannot be read: {_reason(error)}") from None
 
     def close(self) -> None:
         """Close every connection."""
@@ -69,7 +71,7 @@ def _split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise FetchError("the address cannot be read: it is no web address") from None
+        raise FetchError(f"{public(url)} cannot be read: it is no web address") from None
     if parts.username is None:
         return url, None
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
@@ -83,7 +85,7 @@ def _check_status(response: requests.Response, url: str) -> None:
         raise PassingError(f"HTTP {code} {response.reason}", float(after) if after.isdigit() else None)
     if code >= 400 and not (code == 416 and "Range" in response.request.headers):
         hint = "check the credentials of the index or mirror" if code in (401, 403) else None
-        raise FetchError(f"{redact(url)} cannot be read: HTTP {code} {response.reason}", hint)
+        raise FetchError(f"{public(url)} cannot be read: HTTP {code} {response.reason}", hint)
 
 
 def _range_start(response: requests.Response) -> int:

@@ -9,15 +9,15 @@ of an error, and they go to no other host than the index's own.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 import pypi_simple
 
+from pesto_repro.addresses import public, redact, secrets_of, userinfo
 from pesto_repro.errors import FetchError, OfflineError
 from pesto_repro.lock.model import PythonPackage
 
@@ -27,7 +27,6 @@ FIND_LINKS = "find-links"
 """The name, in the lock, of all places that are no index."""
 
 Strategy = Literal["first-index", "unsafe-first-match", "unsafe-best-match"]
-_USERINFO = re.compile(r"(?<=://)[^/\s?#]+@")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,7 +37,7 @@ class Index:
     url: str
 
     def __repr__(self) -> str:
-        return f"Index({self.name!r}, {without_userinfo(self.url)!r})"
+        return f"Index({self.name!r}, {public(self.url)!r})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,7 +55,7 @@ class Indexes:
     cert: Path | None = None
 
     def __repr__(self) -> str:
-        links = tuple(map(without_userinfo, self.find_links))
+        links = tuple(map(public, self.find_links))
         return (
             f"Indexes({self.active!r}, find_links={links!r}, no_index={self.no_index}, "
             f"strategy={self.strategy!r}, cert={self.cert})"
@@ -99,34 +98,6 @@ def urls(package: PythonPackage, indexes: Indexes, documents: Documents) -> Iter
         yield address
     if not found:
         raise _nowhere(package, reasons)
-
-
-def without_userinfo(url: str) -> str:
-    """*url* with ``****`` in place of user name and password.
-
-    >>> without_userinfo("https://bob:secret@host/simple")
-    'https://****@host/simple'
-    """
-    return _USERINFO.sub("****@", url)
-
-
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """*text* without the user names and passwords of addresses, and without any of *secrets*."""
-    text = without_userinfo(text)
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "****")
-    return text
-
-
-def secrets_of(addresses: Iterable[str]) -> frozenset[str]:
-    """The passwords of *addresses* (the user name where there is none: a token), as written and decoded."""
-    found = set()
-    for address in addresses:
-        userinfo = _userinfo(urlsplit(address))
-        user, _, password = userinfo.partition(":")
-        secret = password or user
-        found |= {secret, unquote(secret), quote(unquote(secret), safe="")}
-    return frozenset(found - {""})
 
 
 def _pages(package: PythonPackage, indexes: Indexes) -> Iterator[tuple[str, str, str]]:
@@ -190,20 +161,16 @@ def _page(content: bytes, project: str, base: str) -> pypi_simple.ProjectPage:
 def with_credentials(url: str, index_url: str) -> str:
     """*url* with the user name and password of *index_url* if it is of that origin and has none itself."""
     target, source = urlsplit(urljoin(index_url, url)), urlsplit(index_url)
-    userinfo = _userinfo(source)
-    if not userinfo or _userinfo(target) or _origin(target) != _origin(source):
+    credentials = userinfo(index_url)
+    if not credentials or userinfo(url) or _origin(target) != _origin(source):
         return url
-    return urlunsplit(target._replace(netloc=f"{userinfo}@{target.netloc}"))
+    return urlunsplit(target._replace(netloc=f"{credentials}@{target.netloc}"))
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
     """RFC 6454: "the same scheme, host, and port"."""
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, port
-
-
-def _userinfo(parts: SplitResult) -> str:
-    return parts.netloc.rpartition("@")[0]
 
 
 def _bare(parts: SplitResult) -> SplitResult:

@@ -11,15 +11,15 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from pesto_repro.digest import Digest, digest_of_value
 from pesto_repro.lock.model import Lock, PlatformLock, PythonPackage, Resource
 from pesto_repro.oci import Platform, Recipe
 from pesto_repro.plan.grouping import group
+from pesto_repro.plan.root import LINKS
 from pesto_repro.plan.step import Pinned, Step
 from pesto_repro.project import Project
-from pesto_repro.project.requirements import expand
+from pesto_repro.project.requirements import ResourceSpec, expand
 
 VENV = "opt/venv"
 RUNTIME = "processing-factory"
@@ -35,12 +35,14 @@ try:
 except OSError:
     ask("https")
 """
-_MERGED_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class TreeFile:
-    """One of the project's own files: *path* within its tree; a symlink has *target* and no bytes."""
+    """One of the project's own files: *path* within its tree; a symlink has *target* and no bytes.
+
+    A *path* that ends in "/" is that of an empty directory.
+    """
 
     path: str
     sha256: str = ""
@@ -54,10 +56,15 @@ class TreeFile:
 
 
 Tree = tuple[TreeFile, ...]
+Links = Mapping[str, str]
+"""Directories that are links in the base, and where they lead."""
 
 
 def tree_digest(tree: Tree) -> Digest:
-    """The digest of a directory: of its list of (path, sha256, size, executable, target)."""
+    """The digest of a directory: of its list of (path, sha256, size, executable, target).
+
+    An empty directory is in it as (path with a slash at its end, "", 0, false, null).
+    """
     return digest_of_value([each.value() for each in sorted(tree)])
 
 
@@ -73,12 +80,15 @@ class Plan:
 def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, folders: Mapping[str, Tree]) -> Plan:
     """The plan for the platform of *locked*; *files* are the algorithm's, *folders* those of directory resources."""
     root = f"opt/{lock.input.name}"
+    links = LINKS if locked.debian else {}
+    specs = {each.key: each for each in project.resources}
+    resources = [(each, specs[each.key]) for each in lock.resources if specs[each.key].type != "pip"]
     steps = [
         *_debian(lock, locked),
         *_python(lock, locked),
-        _tree(f"algorithm {lock.input.name}", "algorithm", root, files),
-        _documents(project, locked, root),
-        *(_resource(each, folders.get(each.key, ())) for each in lock.resources if each.to),
+        _tree(f"algorithm {lock.input.name}", "algorithm", root, files, links),
+        _documents(project, locked, root, links),
+        *(_resource(each, spec, folders.get(each.key, ()), links) for each, spec in resources),
     ]
     return Plan(Platform.parse(locked.platform), tuple(steps), _recipe(lock, locked, project))
 
@@ -119,40 +129,37 @@ def _wheels(minor: str, section: str, packages: Iterable[PythonPackage]) -> Step
     return Step("wheels", ", ".join(f"{each.name} {each.version}" for each in packages), section, params, inputs)
 
 
-def _tree(name: str, section: str, root: str, tree: Tree) -> Step:
+def _tree(name: str, section: str, root: str, tree: Tree, links: Links) -> Step:
     """A directory's contents at *root*. Equal files are one input."""
-    inputs = {each.sha256: Pinned(each.path, Digest(each.sha256), each.size) for each in tree if not each.target}
-    params = {"root": root, "files": [each.value() for each in sorted(tree)]}
+    inputs = {each.sha256: Pinned(each.path, Digest(each.sha256), each.size) for each in tree if each.sha256}
+    params = {"root": root, "files": [each.value() for each in sorted(tree)], "links": links}
     ordered = tuple(Pinned("", inputs[key].digest, inputs[key].size) for key in sorted(inputs))
     return Step("tree", name, section, params, ordered)
 
 
-def _documents(project: Project, locked: PlatformLock, root: str) -> Step:
+def _documents(project: Project, locked: PlatformLock, root: str, links: Links) -> Step:
     """The resolved documents at /etc/pesto, and again below the algorithm where upstream keeps them."""
     runtime = next(each for each in locked.packages if each.name == RUNTIME)
     texts = {name: json.dumps(value, indent=4, sort_keys=True) for name, value in project.documents.items()}
-    params = {"root": root, "documents": texts, "runtime": f"{runtime.name} {runtime.version}"}
+    params = {"root": root, "documents": texts, "runtime": f"{runtime.name} {runtime.version}", "links": links}
     wheel = Pinned(runtime.wheel.name, runtime.wheel.digest, runtime.wheel.size)
     return Step("documents", "configuration", "configuration", params, (wheel,))
 
 
-def _resource(resource: Resource, folder: Tree) -> Step:
+def _resource(resource: Resource, spec: ResourceSpec, folder: Tree, links: Links) -> Step:
     to = in_root(resource.to)
     if resource.form == "directory":
-        return _tree(resource.key, "resources", to, folder)
-    name = posixpath.basename(urlsplit(resource.source).path)
+        return _tree(resource.key, "resources", to, folder, links)
     if resource.form == "file" and resource.to.endswith("/"):
-        to = posixpath.join(to, name)
+        to = posixpath.join(to, spec.filename)
     assert resource.sha256 is not None
-    pinned = Pinned(name, Digest(resource.sha256), resource.size)
-    return Step(resource.form, resource.key, "resources", {"to": to}, (pinned,))
+    pinned = Pinned(spec.filename, Digest(resource.sha256), resource.size)
+    return Step(resource.form, resource.key, "resources", {"to": to, "links": links}, (pinned,))
 
 
 def in_root(path: str) -> str:
-    """An absolute path of the image as a layer names it; /bin, /lib... are links to below /usr (merged-usr)."""
-    relative = posixpath.normpath(path).strip("/")
-    first = relative.partition("/")[0]
-    return f"usr/{relative}" if first in _MERGED_USR else relative
+    """An absolute path of the image as a layer names it; makers follow the base's links, for what lies below it too."""
+    return posixpath.normpath(path).strip("/")
 
 
 def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:

@@ -6,13 +6,15 @@ other modules are pure.
 """
 
 from pesto_repro.project.model import Project, ProjectFile
+from pesto_repro.project.pyrequires import IndexOption
 from pesto_repro.project.reader import list_files, lock_path, read_project
 from pesto_repro.project.reference import Reference
-from pesto_repro.project.requirements import ResourceSpec, expand, redact
+from pesto_repro.project.requirements import ResourceSpec, expand
 from pesto_repro.project.service import config_json, service_json, version_json
 from pesto_repro.project.settings import Settings, json_schema
 
 __all__ = [
+    "IndexOption",
     "Project",
     "ProjectFile",
     "Reference",
@@ -24,7 +26,6 @@ __all__ = [
     "list_files",
     "lock_path",
     "read_project",
-    "redact",
     "service_json",
     "version_json",
 ]

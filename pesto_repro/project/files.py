@@ -16,7 +16,9 @@ from pesto_repro.errors import Problem, ProjectError
 DOCKERIGNORE = ".dockerignore"
 _ANYWHERE = re.compile(
     r"\.git|\.hg|\.svn|__pycache__|\.mypy_cache|\.pytest_cache|\.ruff_cache|\.tox|\.nox|\.ipynb_checkpoints"
-    r"|node_modules|\.env|\.env\..*|.*\.pyc|.*\.egg-info",
+    r"|node_modules|\.env|\.env\..*|.*\.pyc|.*\.egg-info"
+    # where package tools keep credentials
+    r"|\.netrc|_netrc|\.pypirc|pip\.conf|pip\.ini|uv\.toml",
     re.DOTALL,
 )
 _AT_ROOT = frozenset({"dist", "build", "lockfiles", "pesto/api", "pesto/build", DOCKERIGNORE})

@@ -20,8 +20,7 @@ class Project:
 
     *root* is the folder that holds ``pesto``; *name* is description.name, the folder's name below /opt;
     *documents* are those of ``pesto/api`` by name ("description", "input_schema"...); *environments* are in
-    the order of the file and not expanded; *merge_differences* are "file: key" where the other merge policy
-    gave another value.
+    the order of the file and not expanded.
     """
 
     root: Path
@@ -38,7 +37,6 @@ class Project:
     environments: Mapping[str, str]
     docker_base_image: str | None
     warnings: tuple[str, ...]
-    merge_differences: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ setup.py             ``install_requires``, where it is a literal or the lines of
 
 The answer is the union, as PEP 508 text in one spelling. What cannot be read is never guessed:
 requirements.txt stands in for it with a warning, or else it is a Problem. Only wheels are taken, so whatever
-would have to be built (``-e``, a folder, ``git+``, an sdist) is a Problem too.
+would have to be built (``-e``, a folder, an sdist) is a Problem, as is every address: a lock names no host. So
+is an address of an index with credentials in it: these files are part of the image.
 """
 
 from __future__ import annotations
@@ -18,27 +19,33 @@ import ast
 import configparser
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
-from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
+from pesto_repro.addresses import public, redact, userinfo
 from pesto_repro.errors import Problem, ProjectError
-from pesto_repro.project.documents import Document, at, parse_toml
-from pesto_repro.project.requirements import redact
+from pesto_repro.project.documents import Document, at, dotted, parse_toml
 
 Read = Callable[[str], str | None]
 """The text of one of the project's files, by its path relative to the root; None if there is no such file."""
-IndexKind = Literal["index-url", "extra-index-url", "find-links"]
+IndexKind = Literal["index-url", "extra-index-url", "find-links", "no-index"]
 
 REQUIREMENTS = "requirements.txt"
 PYPROJECT = "pyproject.toml"
+UV = "uv.toml"
+CREDENTIALS = (
+    "carries credentials, which belong neither into a project's files nor into the image: name the address without "
+    "them and give them through netrc or UV_INDEX_<NAME>_USERNAME and UV_INDEX_<NAME>_PASSWORD"
+)
+_UV_PLACES = ("index", "index-url", "extra-index-url", "find-links", "pip")
 _UNREADABLE = "cannot be read without running it"
 _MEND = 'put the requirements into pesto/build/image.toml: [python] requires = ["..."]'
 _SOURCE = "building from source comes later; give a wheel"
+_ADDRESS = 'names an address, which a lock cannot: bring the wheel as a "type": "pip" entry of requirements.json'
 _SHORT = {
     "-i": "--index-url",
     "-f": "--find-links",
@@ -51,7 +58,10 @@ _SDIST = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
 
 @dataclass(frozen=True, slots=True, order=True)
 class IndexOption:
-    """An option of requirements.txt that says where packages are. *value* may hold a credential."""
+    """An option of requirements.txt that says where packages are. *value* is "" for ``no-index``.
+
+    It may refer to the environment, ``${NAME}``; a path is relative to the project's root.
+    """
 
     kind: IndexKind
     value: str = field(repr=False)
@@ -78,8 +88,8 @@ def normalised(text: str) -> str:
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f'"{redact(text)}" is not a requirement (PEP 508): {redact(reason)}') from None
-    if requirement.url is not None and (slip := _address_slip(requirement.url)):
-        raise ValueError(f'"{redact(text)}": {slip}')
+    if requirement.url is not None:
+        raise ValueError(f'"{redact(text)}" {_ADDRESS}')
     requirement.name = canonicalize_name(requirement.name)
     requirement.extras = {canonicalize_name(extra) for extra in requirement.extras}
     return str(requirement)
@@ -95,6 +105,7 @@ def python_requires(read: Read, more: Iterable[str] = ()) -> PythonRequires:
     found = _Found(read)
     found.file(REQUIREMENTS, missing_ok=True)
     found.pyproject()
+    found.uv_toml()
     found.setup_cfg()
     found.setup_py()
     if found.problems:
@@ -105,18 +116,6 @@ def python_requires(read: Read, more: Iterable[str] = ()) -> PythonRequires:
         tuple(dict.fromkeys(found.index_options)),
         tuple(found.warnings),
     )
-
-
-def _address_slip(url: str) -> str | None:
-    """Why the package at *url* cannot be taken, or None."""
-    parts = urlsplit(url)
-    if "+" in parts.scheme:
-        return _SOURCE
-    if parts.scheme != "https":
-        return "only https:// is taken here; declare it in requirements.json with type pip"
-    if "@" in parts.netloc:
-        return "an address here must not carry a user or password, as it goes into the lock"
-    return None if parts.path.endswith(".whl") else _SOURCE
 
 
 class _Found:
@@ -132,15 +131,9 @@ class _Found:
         self.problems: list[Problem] = []
 
     def pyproject(self) -> None:
-        """``[project]`` of pyproject.toml (PEP 621)."""
-        text = self._read(PYPROJECT)
-        if text is None:
-            return
-        try:
-            document = parse_toml(PYPROJECT, text.encode())
-        except ProjectError as error:
-            self.problems += error.problems
-            return
+        """``[project]`` of pyproject.toml (PEP 621), and the addresses in ``[tool.uv]``."""
+        document = self._toml(PYPROJECT)
+        self._uv_places(PYPROJECT, document, ("tool", "uv"))
         dependencies = at(document, "project", "dependencies")
         if isinstance(dependencies, list) and all(isinstance(each, str) for each in dependencies):
             for index, line in enumerate(dependencies):
@@ -149,6 +142,25 @@ class _Found:
             self._problem(PYPROJECT, "project.dependencies", "must be an array of strings")
         elif "dependencies" in _list(at(document, "project", "dynamic")):
             self._dynamic(document)
+
+    def uv_toml(self) -> None:
+        """The addresses in uv.toml; what it says of them is read by the command line, as are the user's own."""
+        self._uv_places(UV, self._toml(UV), ())
+
+    def _toml(self, file: str) -> Document:
+        """The content of *file*; nothing if there is none, or if it cannot be read, which is a Problem."""
+        text = self._read(file)
+        try:
+            return parse_toml(file, text.encode()) if text is not None else {}
+        except ProjectError as error:
+            self.problems += error.problems
+            return {}
+
+    def _uv_places(self, file: str, document: Document, table: tuple[str, ...]) -> None:
+        for key in _UV_PLACES:
+            for path, text in _texts(at(document, *table, key), (*table, key)):
+                if "://" in text and userinfo(text):
+                    self._problem(file, dotted(path), f'"{public(text)}" {CREDENTIALS}')
 
     def _dynamic(self, document: Document) -> None:
         """PEP 621: "dynamic" names what another file or the build backend says."""
@@ -221,21 +233,28 @@ class _Found:
 
     def _option(self, file: str, place: str, line: str, constraint: bool) -> None:
         name, value = _option(line)
-        if name in ("--requirement", "--constraint"):
+        if name in ("--requirement", "--constraint") and "://" in value:
+            self._problem(file, place, f'names "{public(value)}", which is not a file of the project')
+        elif name in ("--requirement", "--constraint"):
             path = posixpath.normpath(posixpath.join(posixpath.dirname(file), value))
             self.file(path, constraint=constraint or name == "--constraint", wanted_by=f"{file}:{place}")
-        elif name in ("--index-url", "--extra-index-url", "--find-links") and value:
-            if name == "--find-links" and "://" not in value:
-                value = posixpath.normpath(posixpath.join(posixpath.dirname(file), value))
-            self.index_options.append(IndexOption(cast(IndexKind, name[2:]), value))
+        elif name == "--no-index" or (name in ("--index-url", "--extra-index-url", "--find-links") and value):
+            self._index_option(file, place, cast(IndexKind, name[2:]), value)
         elif name == "--editable":
             self._problem(file, place, f'"{redact(line)}": {_SOURCE}')
         else:
             self._problem(file, place, f'the option "{name}" is not supported')
 
+    def _index_option(self, file: str, place: str, kind: IndexKind, value: str) -> None:
+        if "://" in value and _secret(value):
+            self._problem(file, place, f'"{public(value)}" {CREDENTIALS}')
+        if kind == "find-links" and "://" not in value:
+            value = posixpath.normpath(posixpath.join(posixpath.dirname(file), value))
+        self.index_options.append(IndexOption(kind, value))
+
     def _require(self, file: str, place: str, line: str, into: set[str]) -> None:
         try:
-            into.add(normalised(_named(line)))
+            into.add(normalised(_packaged(line)))
         except ValueError as error:
             self._problem(file, place, str(error))
 
@@ -275,24 +294,37 @@ def _option(line: str) -> tuple[str, str]:
     return _SHORT.get(name, name), value.strip().strip("\"'")
 
 
-def _named(line: str) -> str:
-    """*line* as PEP 508: a bare address of a wheel gets the name that the wheel's file name tells."""
+def _secret(address: str) -> str:
+    """What *address* itself tells of its credentials.
+
+    pip: "${NAME}" in a requirements file stands for the environment's value, so that no file needs to hold it.
+    """
+    user, _, password = userinfo(address).partition(":")
+    return re.sub(r"\$\{[A-Z0-9_]+\}", "", password or user)
+
+
+def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every text in *value*, which lies at *path*, with its own path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _texts(each, (*path, key))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _texts(each, (*path, index))
+
+
+def _packaged(line: str) -> str:
+    """*line*, which names no address, no file and no folder. Raises ValueError."""
     if re.match(r"[a-z][a-z0-9+.-]*://", line, re.IGNORECASE):
-        address, _, marker = line.partition(" ;")
-        return f"{_wheel_name(address)} @ {address}" + (f" ;{marker}" if marker else "")
+        raise ValueError(f'"{redact(line)}" {_ADDRESS}')
     head = re.split("[@;]", line)[0].strip()
     if head.endswith(".whl"):
         raise ValueError(f'"{line}" is a file: declare it in requirements.json with type pip')
     if head.startswith(".") or "/" in head or head.endswith(_SDIST):
         raise ValueError(f'"{line}" is a local path: {_SOURCE} in requirements.json with type pip')
     return line
-
-
-def _wheel_name(address: str) -> str:
-    try:
-        return parse_wheel_filename(posixpath.basename(urlsplit(address).path))[0]
-    except InvalidWheelFilename:
-        raise ValueError(f'"{redact(address)}": {_address_slip(address) or _SOURCE}') from None
 
 
 @dataclass(frozen=True, slots=True)

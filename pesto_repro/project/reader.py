@@ -47,7 +47,8 @@ _DOCUMENTS = {
 }
 """The documents of pesto/api, and whether each is required."""
 _BUILD_KEYS = ("name", "version", "algorithm_path", "workspace", "use_ssl")
-_PROFILE = re.compile(r"[A-Za-z0-9_.-]+")
+# No ".": it is what separates profiles in the name of a lock.
+_PROFILE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_project(path: Path, profiles: Sequence[str] = (), merge: Merge | None = None) -> Project:
@@ -155,7 +156,6 @@ class _Reading:
             environments=required.environments,
             docker_base_image=required.docker_base_image,
             warnings=(*python.warnings, *self._warnings(policy)),
-            merge_differences=tuple(self._differences),
         )
 
     def _settings(self, layers: Layers, merge: Merge) -> Settings | None:
@@ -254,7 +254,7 @@ class _Reading:
     def _scan(self, folder: str, suffix: str, stems: Sequence[str]) -> Iterator[str]:
         for path in (self.root / folder).iterdir():
             stem, _, profile = path.name.removesuffix(suffix).partition(".")
-            if path.name.endswith(suffix) and profile and stem in stems:
+            if path.name.endswith(suffix) and stem in stems and _PROFILE.fullmatch(profile):
                 yield profile
 
 
@@ -269,7 +269,7 @@ def _check_profiles(profiles: Sequence[str]) -> None:
     """Raises ProjectError for a name that no file can have."""
     bad = [profile for profile in profiles if not _PROFILE.fullmatch(profile)]
     if bad:
-        message = 'is not a profile: letters, digits, "_", "." and "-"'
+        message = 'is not a profile: letters, digits, "_" and "-"'
         raise ProjectError(Problem("-p", "", f'"{profile}" {message}') for profile in bad)
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
+from pesto_repro.addresses import public
 from pesto_repro.errors import Problem, ProjectError
 from pesto_repro.project.documents import Document, did_you_mean, dotted, kind
 from pesto_repro.project.profiles import Layers, Merge, origin
@@ -30,10 +31,9 @@ from pesto_repro.project.profiles import Layers, Merge, origin
 ResourceType = Literal["pip", "python"]
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
-_EXTRAS = {"gs": "gs", "s3": "s3"}
+_CLOUDS = ("gs", "s3")
 _ROOT_KEYS = ("dockerBaseImage", "environments", "requirements")
 _ENTRY_KEYS = ("from", "to", "type", "sha256")
-_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?://)?", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -55,8 +55,8 @@ class ResourceSpec:
 
     @property
     def public_source(self) -> str:
-        """``source`` without a credential."""
-        return redact(self.source)
+        """``source`` as the lock and messages name it: of an address neither credentials nor query nor fragment."""
+        return self.source if self.is_local else public(self.source)
 
     @property
     def is_local(self) -> bool:
@@ -101,15 +101,6 @@ def requirements(document: Document, layers: Layers, merge: Merge, *, base_is_gi
         {name: _env_text(value) for name, value in document["environments"].items()},
         tuple(_resource(key, entry) for key, entry in document["requirements"].items()),
     )
-
-
-def redact(text: str) -> str:
-    """*text* with the user and password of every URL in it left out.
-
-    >>> redact("see https://me:secret@example.org/simple")
-    'see https://example.org/simple'
-    """
-    return _USERINFO.sub(r"\1", text)
 
 
 def expand(environments: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
@@ -208,15 +199,15 @@ def _source_slips(source: str, has_sha256: bool) -> Iterator[str]:
         yield "is empty"
     elif _CONTROL.search(source):
         yield "contains a control character"
-    elif scheme in _EXTRAS:
+    elif scheme in _CLOUDS:
         yield (
-            f"{scheme}:// needs the extra pesto-repro[{_EXTRAS[scheme]}], which this version does not have "
+            f"{scheme}:// needs the extra pesto-repro[{scheme}], which this version does not have "
             "yet; give https:// or a file"
         )
     elif scheme in ("http", "https"):
         yield from _address_slips(source, scheme, has_sha256)
     elif matched and (scheme != "file" or not source.startswith("file://")):
-        yield f'"{redact(source)}" is not a source: a path, file://, https:// or http://'
+        yield f'"{public(source)}" is not a source: a path, file://, https:// or http://'
 
 
 def _address_slips(source: str, scheme: str, has_sha256: bool) -> Iterator[str]:
@@ -225,7 +216,7 @@ def _address_slips(source: str, scheme: str, has_sha256: bool) -> Iterator[str]:
     except ValueError:
         host = None
     if not host:
-        yield f'"{redact(source)}" names no host'
+        yield f'"{public(source)}" names no host'
     elif scheme == "http" and not has_sha256:
         yield 'plain http needs a "sha256" beside it: anyone on the way could change the file'
 

@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from pesto_repro.addresses import can_be_asked, public, redact, userinfo
 from pesto_repro.errors import Problem, ProjectError
 from pesto_repro.project.documents import Document, did_you_mean, dotted
 from pesto_repro.project.profiles import Layers, Merge, origin
-from pesto_repro.project.pyrequires import normalised, project_name
-from pesto_repro.project.requirements import redact
+from pesto_repro.project.pyrequires import CREDENTIALS, normalised, project_name
 
 RUNTIME = "processing-factory"
-_ID = r"(?:[0-9]{1,10}|[a-z_][a-z0-9_-]{0,31})"
-_USER = re.compile(rf"{_ID}(?::{_ID})?")
+# No other account is sure to be in the image: names of packages' own accounts differ from base to base.
+_USER = re.compile(r"[0-9]{1,10}(?::[0-9]{1,10})?|root|nobody|nonroot")
 
 
 def _kebab(name: str) -> str:
@@ -39,7 +39,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 def _user(text: str) -> str:
     if not _USER.fullmatch(text):
-        raise _wrong(f'"{text}" is not a user: write "uid", "uid:gid" or a name')
+        raise _wrong(f'"{text}" is no user of the image: write a number, "uid" or "uid:gid", root, nobody or nonroot')
     return text
 
 
@@ -56,9 +56,18 @@ def _runtime(text: str) -> str:
     return text
 
 
-def _web_address(text: str) -> str:
-    if not re.match(r"https?://[^/?#]", text):
-        raise _wrong(f'"{redact(text)}" is not an address that starts with https:// or http://')
+def _web_addresses(text: str) -> str:
+    for each in text.split() or [text]:
+        if not re.match("https?://", each) or not can_be_asked(each):
+            raise _wrong(f'"{public(each)}" is not an address that starts with https:// or http://')
+    return text
+
+
+def _place(text: str) -> str:
+    if "://" in text and userinfo(text):
+        raise _wrong(f'"{public(text)}" {CREDENTIALS}')
+    if "://" in text and not can_be_asked(text):
+        raise _wrong(f'"{public(text)}" is no address: write https://HOST/PATH, file:///FOLDER or a path')
     return text
 
 
@@ -71,7 +80,8 @@ def _some_and_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Place = Annotated[str, AfterValidator(_place)]
+Places = Annotated[tuple[Place, ...], BeforeValidator(_tuple)]
 Platform = Literal["linux/amd64", "linux/arm64"]
 Platforms = Annotated[
     tuple[Platform, ...],
@@ -79,9 +89,9 @@ Platforms = Annotated[
     AfterValidator(_some_and_distinct),
     Field(json_schema_extra={"minItems": 1, "uniqueItems": True}),
 ]
-User = Annotated[str, AfterValidator(_user), Field(json_schema_extra={"pattern": f"^{_USER.pattern}$"})]
+User = Annotated[str, AfterValidator(_user), Field(json_schema_extra={"pattern": f"^(?:{_USER.pattern})$"})]
 Requirements = Annotated[tuple[Annotated[str, AfterValidator(_pep508)], ...], BeforeValidator(_tuple)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
+WebAddresses = Annotated[str, AfterValidator(_web_addresses)]
 # Debian policy 5.6.1: "must consist only of lower case letters (a-z), digits (0-9), plus (+) and minus (-)
 # signs, and periods (.)", "must be at least two characters long and must start with an alphanumeric
 # character".
@@ -102,7 +112,7 @@ class Image(Table):
     )
     user: User = Field(
         default="65532:65532",
-        description='Who runs the service: "uid", "uid:gid" or a name. Not root by default.',
+        description='Who runs the service: "uid", "uid:gid", root, nobody or nonroot. Not root by default.',
     )
     labels: dict[str, str] = Field(default={}, description="Labels of the image's configuration.")
 
@@ -114,7 +124,7 @@ class Base(Table):
         default=None, description="Build the base from packages of this Debian suite; no registry is needed."
     )
     packages: DebianNames = Field(default=(), description="Debian packages to add, with what they depend on.")
-    mirror: WebAddress | None = Field(
+    mirror: WebAddresses | None = Field(
         default=None, description="The Debian mirror to take packages from. It never gets into the lock."
     )
 
@@ -128,11 +138,11 @@ class Python(Table):
     requires: Requirements = Field(
         default=(), description="Requirements (PEP 508) besides those that the project's own files name."
     )
-    index_url: str | None = Field(
+    index_url: Place | None = Field(
         default=None,
         description="The package index. Default: the one that the configuration of uv or pip names.",
     )
-    find_links: Texts = Field(default=(), description="More places to look for wheels: addresses or folders.")
+    find_links: Places = Field(default=(), description="More places to look for wheels: addresses or folders.")
 
 
 class Runtime(Table):

@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 import pysequoia
 
+from pesto_repro.addresses import public
 from pesto_repro.digest import CHUNK, Digest
 from pesto_repro.errors import FetchError, ResolveError
-from pesto_repro.fetch import Fetcher, redact
+from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.debian import Mirrors, paragraphs
 from pesto_repro.lock.model import DebianPackage
 from pesto_repro.progress import Reporter
@@ -170,7 +171,7 @@ def release(
     Raises FetchError where it cannot be had, or is not signed by one of *keys* (default: Debian's).
     """
     url, signed = _first(fetcher, [f"{each}/dists/{suite}/InRelease" for each in mirrors.current(suite)])
-    label = redact(url)
+    label = public(url)
     text = verified(signed, label, debian_keys() if keys is None else keys)
     found = read_release(text, suite, label)
     if found.valid_until is not None and found.valid_until < now:

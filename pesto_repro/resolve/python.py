@@ -28,20 +28,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import uv
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from pesto_repro.addresses import public, redact, secrets_of
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, MismatchError, OfflineError, ResolveError
-from pesto_repro.fetch.index import (
-    FIND_LINKS,
-    Indexes,
-    redact,
-    secrets_of,
-    with_credentials,
-    without_userinfo,
-)
+from pesto_repro.fetch.index import FIND_LINKS, Indexes, with_credentials
 from pesto_repro.lock.model import Interpreter, Pin, PythonPackage
 from pesto_repro.progress import Reporter
 
@@ -131,7 +125,6 @@ def resolve(
     asked.
     """
     requirements = [*_runtime(request), *request.requires]
-    _refuse_odd([*requirements, *request.constraints])
     with reporter.activity("resolve", request.platform), tempfile.TemporaryDirectory() as name:
         run = _Uv(Path(name), request, indexes, environment, reporter)
         packages = run.compile(requirements)
@@ -162,22 +155,6 @@ def _minimal_key(runtime: str) -> tuple[str, str]:
             f'set [runtime] closure = "full" in image.toml, or package to one of: {known}',
         )
     return key
-
-
-def _refuse_odd(lines: Iterable[str]) -> None:
-    """Requirements that are none (PEP 508), and those that name an address, which no lock could say."""
-    problems = []
-    for line in lines:
-        try:
-            if Requirement(line).url:
-                problems.append(f"{redact(line)!r} names an address; a lock names no host")
-        except InvalidRequirement as error:
-            problems.append(f"{redact(line)!r} is not a requirement: {redact(str(error)).splitlines()[0]}")
-    if problems:
-        raise ResolveError(
-            "\n  ".join(["Python requirements that cannot be resolved:", *problems]),
-            'write them as "name>=version"; a wheel at an address can be a "type": "pip" entry of requirements.json',
-        )
 
 
 def python_platform(platform: str, libc: str) -> str:
@@ -555,4 +532,4 @@ def _basename(address: str) -> str:
 
 def _bare(url: str) -> str:
     """*url* as uv prints it, to compare: without credentials and trailing slash."""
-    return without_userinfo(url).replace("****@", "").rstrip("/")
+    return public(url).rstrip("/")
