@@ -130,7 +130,7 @@ error: the project has a problem:
 error: the project has 2 problems:
   pesto/build/build.json:name: "Hello World" is not an image name: lower-case letters and digits, separated by \
 single ".", "_", "__" or dashes, in parts separated by "/", 255 characters at most
-  pesto/build/build.json:version: "1.0+x" is not an image tag: letters, digits, "_" and "-", not starting \
+  pesto/build/build.json:version: "1.0+x" is not an image tag: letters, digits, "_", "." and "-", not starting \
 with "." or "-", 128 characters at most
 """,
     ),
