@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pesto_repro.digest import Digest
 from pesto_repro.lock.model import Input, Lock, ResourceInput
-from pesto_repro.project import Project
+from pesto_repro.project import Project, redact
 
 
 def asked(project: Project, platforms: tuple[str, ...]) -> Input:
@@ -30,6 +30,7 @@ def asked(project: Project, platforms: tuple[str, ...]) -> Input:
         user=settings.image.user,
         labels=dict(settings.image.labels),
         environments=dict(project.environments),
+        system_packages=settings.python.system_packages,
         resources=tuple(
             ResourceInput(key=each.key, source=each.public_source, to=each.to, type=each.type)
             for each in sorted(project.resources, key=lambda each: each.key)
@@ -48,7 +49,7 @@ def asked_again(project: Project, lock: Lock) -> Input:
 def base_name(project: Project) -> str:
     """``debian:<suite>``, or the reference that requirements.json names."""
     debian = project.settings.base.debian
-    return f"debian:{debian}" if debian else str(project.docker_base_image)
+    return f"debian:{debian}" if debian else redact(str(project.docker_base_image))
 
 
 def _digests(documents: Mapping[str, Mapping[str, object]]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pesto_repro.digest import Digest, digest_of_value
-from pesto_repro.lock.model import Lock, PlatformLock, PythonPackage, Resource
+from pesto_repro.lock.model import BaseImage, Lock, PlatformLock, PythonPackage, Resource
 from pesto_repro.oci import Platform, Recipe
 from pesto_repro.plan.grouping import group
 from pesto_repro.plan.step import Pinned, Step
@@ -24,7 +24,7 @@ from pesto_repro.project.requirements import expand
 VENV = "opt/venv"
 RUNTIME = "processing-factory"
 PORT = 8080
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HEALTH = f"""\
 import ssl, urllib.request
 def ask(scheme):
@@ -35,7 +35,8 @@ try:
 except OSError:
     ask("https")
 """
-_MERGED_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_MERGED_USR = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32")}
+"""The links in the root directory of the bases that we make of Debian packages."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,24 +64,33 @@ def tree_digest(tree: Tree) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What makes the image of one platform."""
+    """What makes the image of one platform: *steps*, on *base* if it stands on an image.
+
+    *uses* says which Python packages of the base are used instead of being installed ("torch 2.9.0").
+    """
 
     platform: Platform
     steps: tuple[Step, ...]
     recipe: Recipe
+    base: BaseImage | None = None
+    uses: tuple[str, ...] = ()
 
 
 def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, folders: Mapping[str, Tree]) -> Plan:
     """The plan for the platform of *locked*; *files* are the algorithm's, *folders* those of directory resources."""
     root = f"opt/{lock.input.name}"
+    base = locked.base
+    links = _MERGED_USR if base is None else base.links
     steps = [
         *_debian(lock, locked),
         *_python(lock, locked),
         _tree(f"algorithm {lock.input.name}", "algorithm", root, files),
         _documents(project, locked, root),
-        *(_resource(each, folders.get(each.key, ())) for each in lock.resources if each.to),
+        *(_resource(each, folders.get(each.key, ()), links) for each in lock.resources if each.to),
     ]
-    return Plan(Platform.parse(locked.platform), tuple(steps), _recipe(lock, locked, project))
+    brought = base.packages if base is not None and lock.input.system_packages else ()
+    uses = tuple(f"{each.name} {each.version}" for each in brought)
+    return Plan(Platform.parse(locked.platform), tuple(steps), _recipe(lock, locked, project), base, uses)
 
 
 def _debian(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
@@ -97,7 +107,9 @@ def _debian(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
 
 def _python(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
     python = locked.python
-    skeleton = {"prefix": VENV, "executable": python.executable, "version": python.version}
+    skeleton: dict[str, Any] = {"prefix": VENV, "executable": python.executable, "version": python.version}
+    if lock.input.system_packages:
+        skeleton["system-packages"] = True
     yield Step("venv", f"virtual environment of Python {python.minor}", "python", skeleton)
     wheels = {each.name: each for each in locked.packages}
     sizes = [(name, each.wheel.size) for name, each in wheels.items() if name != RUNTIME]
@@ -136,8 +148,8 @@ def _documents(project: Project, locked: PlatformLock, root: str) -> Step:
     return Step("documents", "configuration", "configuration", params, (wheel,))
 
 
-def _resource(resource: Resource, folder: Tree) -> Step:
-    to = in_root(resource.to)
+def _resource(resource: Resource, folder: Tree, links: Mapping[str, str]) -> Step:
+    to = in_root(resource.to, links)
     if resource.form == "directory":
         return _tree(resource.key, "resources", to, folder)
     name = posixpath.basename(urlsplit(resource.source).path)
@@ -148,11 +160,14 @@ def _resource(resource: Resource, folder: Tree) -> Step:
     return Step(resource.form, resource.key, "resources", {"to": to}, (pinned,))
 
 
-def in_root(path: str) -> str:
-    """An absolute path of the image as a layer names it; /bin, /lib... are links to below /usr (merged-usr)."""
+def in_root(path: str, links: Mapping[str, str] = _MERGED_USR) -> str:
+    """An absolute path of the image as a layer names it, through the *links* of the root directory.
+
+    Where /lib leads to /usr/lib (merged-usr), a directory "lib" in a layer would take the link's place.
+    """
     relative = posixpath.normpath(path).strip("/")
-    first = relative.partition("/")[0]
-    return f"usr/{relative}" if first in _MERGED_USR else relative
+    first, slash, rest = relative.partition("/")
+    return f"{links[first]}{slash}{rest}" if first in links else relative
 
 
 def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:
@@ -160,7 +175,7 @@ def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:
         platform=Platform.parse(locked.platform),
         created=lock.assembly.epoch,
         user=lock.input.user,
-        env=tuple(f"{key}={value}" for key, value in _environment(lock, project).items()),
+        env=tuple(f"{key}={value}" for key, value in _environment(lock, locked, project).items()),
         cmd=("processing",),
         ports=(f"{PORT}/tcp",),
         labels=_labels(lock, project),
@@ -168,9 +183,11 @@ def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:
     )
 
 
-def _environment(lock: Lock, project: Project) -> dict[str, str]:
+def _environment(lock: Lock, locked: PlatformLock, project: Project) -> dict[str, str]:
     """As the ENV lines of PESTO's build, in their order; PYTHONPATH extends what the base and the project have."""
-    base = {"PATH": f"/{VENV}/bin:{_PATH}", "LANG": "C.UTF-8"}
+    theirs = dict(each.partition("=")[::2] for each in locked.base.env) if locked.base is not None else {}
+    path = f"/{VENV}/bin:{theirs.get('PATH') or DEFAULT_PATH}"
+    base = {"PATH": path, "LANG": "C.UTF-8"} | theirs | {"PATH": path}
     found = base | expand({"PESTO_PROFILE": "-".join(lock.input.profiles), **project.environments}, base)
     modules = [each.to.rstrip("/") for each in project.resources if each.type == "python" and each.to]
     path = ":".join([f"/opt/{lock.input.name}", *modules])
