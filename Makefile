@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 DEMO := dist/hello-service.oci.tar
 TEST_DEPS := docker-registry skopeo umoci podman buildah runc bubblewrap qemu-user uidmap gpgv pigz \
     golang-github-opencontainers-image-spec-dev
-BENCH_DEPS := buildah mmdebstrap
+BENCH_DEPS := buildah mmdebstrap docker-registry skopeo
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo test test-deps lint bench bench-deps clean
+.PHONY: help demo test test-deps lint bench bench-push bench-deps clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test-deps  install the programs that judge our images, from Debian (as root or with sudo)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      compare the speed with a Dockerfile's (BENCH_ARGS=--write keeps the result)"
+	@echo "make bench-push compare the speed of pushing with skopeo's; part of make bench"
 	@echo "make bench-deps install what the comparison needs, from Debian (as root or with sudo)"
 	@echo "make clean      remove what was made here"
 
@@ -70,6 +71,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/push.py $(BENCH_ARGS)
+
+bench-push: $(VENV)/.dev
+	$(BIN)/python benchmarks/push.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

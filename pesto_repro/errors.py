@@ -9,7 +9,8 @@
     ├── ResolveError      the world has no answer: no such package, versions that exclude each other
     ├── FetchError        bytes could not be had
     │   ├── OfflineError  ... because the network was not to be used
-    │   └── MismatchError ... because they are other bytes than those pinned
+    │   ├── MismatchError ... because they are other bytes than those pinned
+    │   └── RegistryError ... from a registry, or not sent to one
     ├── BuildError        inputs that cannot become a layer, layers that cannot become an image
     ├── StoreError        the store cannot be read or written
     └── ImageError        an image that breaks the image-spec
@@ -87,6 +88,10 @@ class OfflineError(FetchError):
 
 class MismatchError(FetchError):
     """Other bytes than those pinned."""
+
+
+class RegistryError(FetchError):
+    """A registry refuses, cannot be reached, or says what is not true."""
 
 
 class BuildError(PestoError):

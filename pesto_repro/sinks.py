@@ -1,4 +1,4 @@
-"""Where a finished image goes: an OCI archive, or an OCI layout folder (image-spec, image-layout.md).
+"""Where an image goes, a finished one or a copy: an OCI archive, or an OCI layout folder (image-layout.md).
 
 The archive is at once an OCI layout (``oci-layout``, ``index.json`` with exactly one entry) and what ``docker load``
 reads (``manifest.json``), byte-identical between builds. Nothing is visible under the output's name before it is
@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from pesto_repro.build.entry import Entry, Opener, data, directory, file
 from pesto_repro.build.tar import arrange, write_tar
 from pesto_repro.digest import Digest, canonical_json, digest_of_value
 from pesto_repro.errors import BuildError, PestoError
-from pesto_repro.oci import Image
+from pesto_repro.oci import Descriptor, Image
+from pesto_repro.registry.content import Document, blobs_of
+from pesto_repro.registry.ports import Content
 from pesto_repro.store import Store, open_locked
 
 _LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
@@ -55,7 +59,23 @@ def write_layout(image: Image, reference: str, folder: Path, store: Store) -> bo
     """Write *image* as the OCI layout *folder*, in place of the layout that is there."""
     _require_layout(folder)
     _require_layers(image, store)
-    entries = _files(image, reference, store, docker=False)
+    _replace_layout(_files(image, reference, store, docker=False), folder)
+    return True
+
+
+def copy_archive(content: Content, image: Sequence[Document], reference: str | None, path: Path) -> None:
+    """Write the image that *content* has as the OCI archive *path*: byte for byte what ``write_archive`` writes."""
+    with _replacing(path) as handle:
+        write_tar(arrange(_copied_files(content, image, reference, docker=True)), handle)
+
+
+def copy_layout(content: Content, image: Sequence[Document], reference: str | None, folder: Path) -> None:
+    """Write the image that *content* has as the OCI layout *folder*, in place of the layout that is there."""
+    _require_layout(folder)
+    _replace_layout(_copied_files(content, image, reference, docker=False), folder)
+
+
+def _replace_layout(entries: Sequence[Entry], folder: Path) -> None:
     wanted = {entry.path for entry in entries}
     with _writing(folder):
         for entry in sorted(entries, key=lambda each: each.path == "index.json"):
@@ -63,7 +83,6 @@ def write_layout(image: Image, reference: str, folder: Path, store: Store) -> bo
         for blob in (folder / "blobs" / "sha256").iterdir():
             if f"blobs/sha256/{blob.name}" not in wanted:
                 blob.unlink()
-    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,44 +93,81 @@ def write_text(path: Path, text: str) -> None:
 
 def _files(image: Image, reference: str, store: Store, *, docker: bool) -> list[Entry]:
     """Every path of the layout."""
-    found = [
-        data("oci-layout", _LAYOUT),
-        data("index.json", _index_json(image, reference)),
-        directory("blobs/sha256"),
-    ]
+    found = _frame(image.descriptor, reference)
     if docker:
-        found.append(data("manifest.json", _manifest_json(image, reference)))
+        first = image.platforms[0]
+        layers = [layer.descriptor for layer in first.layers]
+        found.append(data("manifest.json", _manifest_json(first.config_descriptor, layers, reference)))
     found += [data(f"blobs/sha256/{digest.hex}", content) for digest, content in image.documents().items()]
     for digest, layer in image.layers().items():
         found.append(file(f"blobs/sha256/{digest.hex}", _opener(store, digest), layer.descriptor.size))
     return found
 
 
+def _copied_files(content: Content, image: Sequence[Document], reference: str | None, *, docker: bool) -> list[Entry]:
+    """The same of an image that lies elsewhere."""
+    found = _frame(image[-1].descriptor, reference)
+    manifests = [each for each in image if each.blobs]
+    if docker and manifests:
+        config, *layers = manifests[0].blobs
+        found.append(data("manifest.json", _manifest_json(config, layers, reference)))
+    found += [data(_blob_path(each.descriptor), each.data) for each in image]
+    for blob in blobs_of(image):
+        found.append(file(_blob_path(blob), cast(Opener, partial(_Opened, content, blob)), blob.size))
+    return found
+
+
+class _Opened(io.BufferedIOBase):
+    """A blob of *content*, entered already: closing it leaves it."""
+
+    def __init__(self, content: Content, blob: Descriptor) -> None:
+        self._stack = contextlib.ExitStack()
+        self._stream = self._stack.enter_context(content.open(blob))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._stream.read(-1 if size is None else size)
+
+    def close(self) -> None:
+        self._stack.close()
+        super().close()
+
+
+def _frame(root: Descriptor, reference: str | None) -> list[Entry]:
+    return [
+        data("oci-layout", _LAYOUT),
+        data("index.json", _index_json(root, reference)),
+        directory("blobs/sha256"),
+    ]
+
+
 def _opener(store: Store, digest: Digest) -> Opener:
     return lambda: store.open(digest)
 
 
-def _index_json(image: Image, reference: str) -> bytes:
+def _blob_path(descriptor: Descriptor) -> str:
+    return f"blobs/sha256/{descriptor.digest.hex}"
+
+
+def _index_json(root: Descriptor, reference: str | None) -> bytes:
     """image-layout.md, "index.json file": one entry, named by "org.opencontainers.image.ref.name"."""
-    entry = image.descriptor.document() | {"annotations": {"org.opencontainers.image.ref.name": reference}}
+    named = {"annotations": {"org.opencontainers.image.ref.name": reference}} if reference else {}
     return canonical_json(
         {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [entry],
+            "manifests": [root.document() | named],
         }
     )
 
 
-def _manifest_json(image: Image, reference: str) -> bytes:
+def _manifest_json(config: Descriptor, layers: Iterable[Descriptor], reference: str | None) -> bytes:
     """What ``docker load`` reads where it does not know OCI layouts: the first platform's image."""
-    first = image.platforms[0]
     return canonical_json(
         [
             {
-                "Config": f"blobs/sha256/{first.config_descriptor.digest.hex}",
-                "RepoTags": [reference],
-                "Layers": [f"blobs/sha256/{layer.descriptor.digest.hex}" for layer in first.layers],
+                "Config": _blob_path(config),
+                "RepoTags": [reference] if reference else [],
+                "Layers": [_blob_path(layer) for layer in layers],
             }
         ]
     )

@@ -1,7 +1,8 @@
 """Holds a finished image, an OCI archive or layout, against the image-spec: the validator every test uses.
 
 It trusts nothing that wrote the image: every digest and size is computed anew, every layer is unpacked and read, and
-what a layer holds must be what a container engine can take without harm.
+what a layer holds must be what a container engine can take without harm. Of a base's layers, which others made, less is
+asked: that they are what the documents say, and that a container engine can read them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import IO, Any, BinaryIO, cast
 from pesto_repro.build.compress import as_stream, decompressed
 from pesto_repro.digest import CHUNK, Digest, chunks, hash_stream
 from pesto_repro.errors import ImageError, PestoError
-from pesto_repro.oci import MEDIA_TYPES, MediaType
+from pesto_repro.oci import HISTORY, MEDIA_TYPES, MediaType
 
 _COMPRESSION = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _TAR_KINDS = {tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE}
@@ -100,15 +101,17 @@ class _Image:
             yield f"{where}: schemaVersion or mediaType is wrong"
         config = yield from self._document(manifest["config"], where)
         diff_ids: list[str | None] = [None] * len(manifest["layers"])
+        ours = [True] * len(diff_ids)
         if config is not None:
             diff_ids = config["rootfs"]["diff_ids"]
             history = [each for each in config.get("history", []) if not each.get("empty_layer")]
             if not len(diff_ids) == len(manifest["layers"]) == len(history):
                 counts = f"{len(diff_ids)} diff_ids, {len(history)} history entries"
                 yield f"{where}: {len(manifest['layers'])} layers, {counts}"
-        for layer, diff_id in zip(manifest["layers"], diff_ids, strict=False):
+            ours = [str(each.get("created_by", "")).startswith(f"{HISTORY} ") for each in history] + ours
+        for layer, diff_id, is_ours in zip(manifest["layers"], diff_ids, ours, strict=False):
             if (yield from self._blob(layer, where)):
-                yield from self._layer(layer, diff_id)
+                yield from self._layer(layer, diff_id, is_ours)
         return config
 
     def _document(self, descriptor: dict[str, Any], where: str) -> _Found:
@@ -129,7 +132,7 @@ class _Image:
             yield f"{where}: {descriptor['digest']} has {size} bytes, not {descriptor['size']}"
         return bool(descriptor["digest"] == str(digest))
 
-    def _layer(self, layer: dict[str, Any], diff_id: str | None) -> Iterator[str]:
+    def _layer(self, layer: dict[str, Any], diff_id: str | None, is_ours: bool) -> Iterator[str]:
         digest, compression = layer["digest"], _COMPRESSION.get(layer["mediaType"])
         if compression is None:
             yield f"{digest}: {layer['mediaType']} is not a layer"
@@ -137,7 +140,7 @@ class _Image:
             self.seen.add((digest, diff_id))
             try:
                 with self.open(_path(layer)) as stream:
-                    yield from (f"{digest}: {each}" for each in _tar(stream, compression, diff_id))
+                    yield from (f"{digest}: {each}" for each in _tar(stream, compression, diff_id, is_ours))
             except (PestoError, tarfile.TarError) as error:
                 yield f"{digest}: {error}"
 
@@ -147,7 +150,7 @@ class _Image:
             return found
 
 
-def _tar(blob: BinaryIO, compression: str, diff_id: str | None) -> Iterator[str]:
+def _tar(blob: BinaryIO, compression: str, diff_id: str | None, is_ours: bool) -> Iterator[str]:
     """config.md, "rootfs": a diff_id is the digest of the uncompressed tar."""
     state = hashlib.sha256()
 
@@ -157,7 +160,7 @@ def _tar(blob: BinaryIO, compression: str, diff_id: str | None) -> Iterator[str]
             yield piece
 
     with as_stream(hashed()) as tar:
-        yield from _entries(tar)
+        yield from _entries(tar) if is_ours else _foreign_entries(tar)
         while tar.read(CHUNK):
             pass
     actual = str(Digest(state.hexdigest()))
@@ -186,6 +189,12 @@ def _entries(tar: IO[bytes]) -> Iterator[str]:
                 yield f"{info.name} names its owner"
             last = parts
             known[parts] = info.type
+
+
+def _foreign_entries(tar: IO[bytes]) -> Iterator[str]:
+    """layer.md: others write ``./usr/``, devices, whiteouts, names of owners; but nothing leaves the root."""
+    with tarfile.open(fileobj=tar, mode="r|") as archive:
+        yield from (f"{each.name!r} is not a path below the root" for each in archive if ".." in each.name.split("/"))
 
 
 def _path(descriptor: dict[str, Any]) -> str:

@@ -12,8 +12,10 @@ from hypothesis import settings
 
 from tests import judges, upstream
 from tests.e2e import locked_once, locked_template, template, warm_store
+from tests.registries import htpasswd_registry, plain_registry, tls_registry, token_registry
 
 __all__ = ["locked_once", "locked_template", "template", "warm_store"]  # fixtures, for all tests
+__all__ += ["htpasswd_registry", "plain_registry", "tls_registry", "token_registry"]
 
 CACHE = "PESTO_REPRO_TEST_CACHE"
 _MISSING = "missing_judges"

@@ -160,10 +160,10 @@ error: the project has a problem:
     ),
     "a base from a registry": (
         lambda small: small.settings.unlink(),
-        "lock small",
+        "lock small --offline",
         """\
-error: the base image python:3.13-slim-trixie comes from a registry, which this version cannot read yet
-hint: build on Debian packages instead: write `[base]` and `debian = "trixie"` into pesto/build/image.toml
+error: the base image python:3.13-slim-trixie is not all in the store, and the network is not to be used
+hint: run once without --offline, or point --store at a store that has it
 """,
     ),
     "no project": (

@@ -23,6 +23,7 @@ mirror = "https://mirror.example.org/debian"
 [python]
 version = "3.13"
 requires = ["NumPy >=2"]
+system-packages = true
 index-url = "https://index.example.org/simple"
 find-links = ["wheels"]
 [runtime]
@@ -52,7 +53,13 @@ def test_defaults() -> None:
     assert {
         "image": {"platforms": ("linux/amd64",), "user": "65532:65532", "labels": {}},
         "base": {"debian": None, "packages": (), "mirror": None},
-        "python": {"version": None, "requires": (), "index-url": None, "find-links": ()},
+        "python": {
+            "version": None,
+            "system-packages": False,
+            "requires": (),
+            "index-url": None,
+            "find-links": (),
+        },
         "runtime": {"package": "processing-factory==1.7.2", "closure": "minimal"},
         "layers": {"max": 40, "compression": "gzip"},
         "profiles": {"merge": "root"},
@@ -64,7 +71,7 @@ def test_every_key_is_read() -> None:
     read = _read(_FULL)
     assert ("linux/amd64", "linux/arm64") == read.image.platforms
     assert ("trixie", ("libgl1", "libstdc++6")) == (read.base.debian, read.base.packages)
-    assert ("numpy>=2",) == read.python.requires
+    assert (("numpy>=2",), True) == (read.python.requires, read.python.system_packages)
     assert ("https://index.example.org/simple", ("wheels",)) == (
         read.python.index_url,
         read.python.find_links,

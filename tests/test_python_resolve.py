@@ -15,9 +15,10 @@ from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, MismatchError, OfflineError, PestoError, ResolveError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.index import Index, Indexes
-from pesto_repro.lock.model import Interpreter, PythonPackage
+from pesto_repro.lock.model import BroughtPackage, Interpreter, PythonPackage
 from pesto_repro.progress import Reporter
 from pesto_repro.resolve.python import (
+    BROUGHT_HINT,
     NO_WHEEL_HINT,
     LocalWheel,
     Request,
@@ -265,13 +266,32 @@ def test_uv_is_told_of_no_newer_libc_than_the_images(libc: str, expected: str) -
 
 @pytest.mark.parametrize(
     ("platform", "libc"),
-    [("linux/amd64", "glibc 2.12"), ("linux/amd64", "musl 1.2"), ("linux/s390x", "glibc 2.36")],
+    [("linux/amd64", "glibc 2.12"), ("linux/amd64", "musl 1.1"), ("linux/s390x", "glibc 2.36")],
 )
 def test_a_base_that_no_wheel_fits_is_told(platform: str, libc: str) -> None:
     """Rather than a resolution for something else."""
     with pytest.raises(ResolveError) as caught:
         python_platform(platform, libc)
     assert f"there are no wheels to look for on {platform} with {libc}" == caught.value.message
+
+
+def test_wheels_for_musl() -> None:
+    """PEP 656: musllinux of the image's minor version and older ones, nothing of glibc's."""
+    assert "aarch64-unknown-linux-musl" == python_platform("linux/arm64", "musl 1.2")
+    python = PYTHON.model_copy(update={"libc": "musl 1.2"})
+    tags = [str(each) for each in image_tags(python, "linux/amd64")]
+    expected = ["cp313-cp313-musllinux_1_2_x86_64", "cp313-cp313-musllinux_1_1_x86_64", "cp313-cp313-linux_x86_64"]
+    assert expected == tags[:3]
+    assert [] == [each for each in tags if "manylinux" in each]
+
+
+def test_packages_of_the_base_are_not_installed_again(world: World) -> None:
+    """They are pinned, whether or not an index has them; the runtime is never the base's."""
+    had = [BroughtPackage(name=name, version=version) for name, version in (("b", "1.0+cu1"), ("rt", "0.1"))]
+    request = replace(world.request("old", "b>=1"), brought=tuple(had))
+    assert {"rt": "1.0", "old": "1.0"} == versions(world.resolve(request))
+    failure = world.failure(replace(world.request("new"), brought=tuple(had)))
+    assert BROUGHT_HINT == failure.hint
 
 
 @given(

@@ -67,11 +67,12 @@ class Workshop:
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """A step's layer, and whether it was in the store before."""
+    """A step's layer, and whether it was there before: in the store, or in the cache *origin*."""
 
     step: Step
     layer: Layer
     cached: bool
+    origin: str | None = None
 
 
 def known(step: Step, shop: Workshop) -> Layer | None:
@@ -83,7 +84,7 @@ def known(step: Step, shop: Workshop) -> Layer | None:
     blob = shop.store.record("layer", _slot(diff_id, shop))
     if blob is None:
         return None
-    return _layer(step, diff_id, Digest.parse(str(blob["digest"])), int(blob["size"]), shop)
+    return layer_of(step, diff_id, Digest.parse(str(blob["digest"])), int(blob["size"]), shop)
 
 
 def realise(steps: Iterable[Step], shop: Workshop, lost: Collection[Digest] = ()) -> dict[Digest, Realised]:
@@ -186,7 +187,7 @@ def make(step: Step, shop: Workshop) -> Realised:
     shop.store.remember("layer", _slot(diff_id, shop), {"digest": str(digest), "size": blob.size})
     paths = remember_paths(entries, shop.store)
     shop.store.remember("step", step.key.hex, {"diff-id": str(diff_id), "size": writer.size, "paths": str(paths)})
-    return Realised(step, _layer(step, diff_id, digest, blob.size, shop), cached=False)
+    return Realised(step, layer_of(step, diff_id, digest, blob.size, shop), cached=False)
 
 
 def _open_input(shop: Workshop, digest: Digest) -> BinaryIO:
@@ -194,7 +195,8 @@ def _open_input(shop: Workshop, digest: Digest) -> BinaryIO:
     return local.path.open("rb") if local else shop.store.open(digest)
 
 
-def _layer(step: Step, diff_id: Digest, digest: Digest, size: int, shop: Workshop) -> Layer:
+def layer_of(step: Step, diff_id: Digest, digest: Digest, size: int, shop: Workshop) -> Layer:
+    """The layer that *step* makes, from what is known of it."""
     descriptor = Descriptor(MEDIA_TYPES[shop.compression], digest, size)
     return Layer(step.section, step.name, str(step.key), descriptor, diff_id)
 

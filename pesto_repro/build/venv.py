@@ -18,7 +18,8 @@ def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     """The skeleton at ``prefix`` for the interpreter ``executable`` of ``version``."""
     prefix, executable, version = (step.params[key] for key in ("prefix", "executable", "version"))
     minor = "python" + ".".join(version.split(".")[:2])
-    yield data(f"{prefix}/pyvenv.cfg", _configuration(executable, version))
+    system = bool(step.params.get("system-packages"))
+    yield data(f"{prefix}/pyvenv.cfg", _configuration(executable, version, system))
     yield symlink(f"{prefix}/bin/python", executable)
     yield symlink(f"{prefix}/bin/python3", "python")
     yield symlink(f"{prefix}/bin/{minor}", "python")
@@ -27,7 +28,8 @@ def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     yield symlink(f"{prefix}/lib64", "lib")
 
 
-def _configuration(executable: str, version: str) -> bytes:
+def _configuration(executable: str, version: str, system: bool) -> bytes:
     """PEP 405: "home" is the directory of the base's interpreter."""
-    lines = [f"home = {dirname(executable)}", "include-system-site-packages = false", f"version = {version}"]
+    lines = [f"home = {dirname(executable)}", f"include-system-site-packages = {str(system).lower()}"]
+    lines.append(f"version = {version}")
     return "".join(f"{line}\n" for line in lines).encode()

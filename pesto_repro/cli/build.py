@@ -1,24 +1,31 @@
-"""``plan``: the steps. ``build``: the image, as an archive or a layout."""
+"""``plan``: the steps. ``build``: the image, as an archive or a layout, or pushed to a registry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pesto_repro.build.realise import Realised, Workshop, hidden_paths, known, realise
+from pesto_repro.build.base import Bases
+from pesto_repro.build.realise import Realised, Workshop, hidden_paths, known
+from pesto_repro.build.shared import Shared
+from pesto_repro.cli.cache import CacheChoice, cache_options, shared_build
 from pesto_repro.cli.console import human, show, show_json
 from pesto_repro.cli.locked import Locked, locked
 from pesto_repro.cli.options import Session, project_command
-from pesto_repro.cli.world import world_of
+from pesto_repro.cli.places import Pushed, pushed_json, read_target
+from pesto_repro.cli.world import base_sources, world_of
 from pesto_repro.digest import Digest
-from pesto_repro.errors import StoreError
+from pesto_repro.errors import PestoError, StoreError
 from pesto_repro.fetch.artifacts import artifacts
 from pesto_repro.oci import Image, Layer, assemble, assemble_index
 from pesto_repro.plan import Step
+from pesto_repro.registry.content import BASE, LostLayers, StoreContent, documents
+from pesto_repro.registry.reference import RemoteReference
 from pesto_repro.sinks import MissingLayers, write_archive, write_layout
 
 _TRIES = 3
@@ -32,13 +39,23 @@ def plan(session: Session) -> int:
     shop = _workshop(session, found, offline=True)
     if session.json:
         platforms = [
-            {"platform": str(each.platform), "steps": [_step_json(step, shop) for step in each.steps]}
+            {
+                "platform": str(each.platform),
+                **({"base": each.base.original, "manifest": each.base.manifest} if each.base else {}),
+                **({"uses": list(each.uses)} if each.uses else {}),
+                "steps": [_step_json(step, shop) for step in each.steps],
+            }
             for each in found.plans
         ]
         show_json({"reference": str(found.project.reference), "lock": found.lock.content_hash, "platforms": platforms})
         return 0
     for each in found.plans:
         show(f"{each.platform}")
+        if each.base is not None:
+            size = human(sum(layer.size for layer in each.base.layers))
+            show(f"  {each.base.manifest[7:19]}  {size:>9}  {'base':<13}  {each.base.original}")
+        if each.uses:
+            show(f"  {'':<12}  {'':>9}  {'base':<13}  brings, and they are used: {', '.join(each.uses)}")
         for step in each.steps:
             show(_step_line(step, known(step, shop)))
     return 0
@@ -46,56 +63,85 @@ def plan(session: Session) -> int:
 
 @click.command()
 @project_command
-@click.option("-o", "--output", metavar="FILE.tar|oci:DIR", help="Default: dist/<name>-<tag>.oci.tar")
+@click.option(
+    "-o", "--output", metavar="FILE.tar|oci:DIR", help="Default: dist/<name>-<tag>.oci.tar, or nothing with --push."
+)
+@click.option("--push", "references", multiple=True, metavar="REF", help="Push it as REF; may be said several times.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="How many layers are made at once; default: all cores.")
-@click.option("-c", "--cache", help="Accepted for old scripts; does nothing.")
-def build(session: Session, output: str | None, offline: bool, jobs: int | None, cache: str | None) -> int:
+@cache_options
+def build(
+    session: Session,
+    output: str | None,
+    references: tuple[str, ...],
+    offline: bool,
+    jobs: int | None,
+    cache: CacheChoice,
+) -> int:
     """Build PROJECT's image from its lock.
 
     \b
     pesto-repro build hello-service
     pesto-repro build hello-service -p p1 p2 -o oci:image
+    pesto-repro build hello-service --push registry.example/team/hello-service:1.0.0
+    pesto-repro build hello-service --push registry.example/team/hello-service     with the project's own tag
     """
-    if cache is not None:
-        session.console.warn(f"-c/--cache {cache} does nothing: what did not change is never built again")
+    if references and offline:
+        raise PestoError("--push and --offline exclude each other", "build offline, then run `pesto-repro push`")
     found = locked(session.request, session.console)
+    targets = tuple(read_target(each, found.project.reference.tag) for each in references)
     shop = _workshop(session, found, offline=offline, jobs=jobs)
-    target = output or f"dist/{_filename(found)}"
-    image, realised = _realised_into(target, found, shop)
-    reference = f"{found.project.reference}@{image.digest}"
+    target = output or (None if targets else f"dist/{_filename(found)}")
+    host = targets[0].host if targets else None
+    shared = shared_build(cache, found.project.root, shop, host, offline=offline)
+    with base_sources(found.project, session.console, host, offline=offline) as sources:
+        bases = Bases(found.lock, session.store, sources, session.console)
+        built = _built(target, targets, found, shared, bases)
     if session.json:
-        show_json(_build_json(found, image, realised, target))
+        show_json(_build_json(found, built))
     else:
-        show(reference)
-    if any(not each.cached for each in realised.values()):
-        for line in dict.fromkeys(line for each in found.plans for line in hidden_paths(each.steps, session.store)):
-            session.console.warn(line)
-    built = [each for each in realised.values() if not each.cached]
-    session.console.info(f"{target}: {len(built)} of {len(realised)} layers made, {human(_total(image))}")
+        show(f"{found.project.reference}@{built.image.digest}")
+    _tell(built, found, session)
     return 0
 
 
-def _realised_into(target: str, found: Locked, shop: Workshop) -> tuple[Image, dict[Digest, Realised]]:
-    """Realise, assemble, write; layers that turn out to be lost or broken are made again."""
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A finished image: where it was written, how each step's layer came to be, what was pushed."""
+
+    image: Image
+    output: str | None
+    realised: Mapping[Digest, Realised]
+    pushed: tuple[Pushed, ...]
+
+
+def _built(
+    output: str | None, targets: Sequence[RemoteReference], found: Locked, shared: Shared, bases: Bases
+) -> _Built:
+    """Realise, assemble, write, push; layers that turn out to be lost or broken are brought or made again."""
     steps = [step for each in found.plans for step in each.steps]
     lost: frozenset[Digest] = frozenset()
     made: dict[Digest, Realised] = {}
     for _ in range(_TRIES):
-        now = realise(steps, shop, lost)
-        made = {key: each if each.cached and key not in made else made.get(key, each) for key, each in now.items()}
-        image = _assembled(found, now)
+        now = shared.realise(steps, lost)
+        made = {key: _first(made.get(key, each), each) for key, each in now.items()}
+        image = _assembled(found, now, bases)
         try:
-            _write(target, image, found, shop)
-            return image, made
-        except MissingLayers as error:
-            lost = error.digests
-    raise StoreError(f"the store at {shop.store.root} loses layers as fast as they are made", "check its disk")
+            if output is not None:
+                _write(output, image, found, shared.shop)
+            shared.offer(now.values())
+            return _Built(image, output, made, _pushed(image, targets, shared, bases))
+        except (MissingLayers, LostLayers) as error:
+            lost = bases.bring(error.digests)
+    raise StoreError(f"the store at {shared.shop.store.root} loses layers as fast as they are made", "check its disk")
 
 
-def _assembled(found: Locked, realised: Mapping[Digest, Realised]) -> Image:
+def _assembled(found: Locked, realised: Mapping[Digest, Realised], bases: Bases) -> Image:
     return assemble_index(
-        [assemble(each.recipe, [realised[step.key].layer for step in each.steps]) for each in found.plans]
+        [
+            assemble(each.recipe, [realised[step.key].layer for step in each.steps], bases.image(each.base))
+            for each in found.plans
+        ]
     )
 
 
@@ -105,6 +151,38 @@ def _write(target: str, image: Image, found: Locked, shop: Workshop) -> None:
         write_layout(image, reference, Path(target.removeprefix("oci:")), shop.store)
     else:
         write_archive(image, reference, Path(target), shop.store)
+
+
+def _first(before: Realised, now: Realised) -> Realised:
+    """How a layer came to be: what is made and then read again was made."""
+    return before if before.layer == now.layer and not before.cached else now
+
+
+def _pushed(image: Image, targets: Sequence[RemoteReference], shared: Shared, bases: Bases) -> tuple[Pushed, ...]:
+    if not targets:
+        return ()
+    from pesto_repro.cli.push import Pusher  # imported late: most builds push nothing
+    from pesto_repro.cli.registries import reachable
+
+    shop = shared.shop
+    content = StoreContent.of(image, shop.store, bases)
+    with reachable(shop.reporter, targets[0].host) as registries:
+        pusher = Pusher(content, documents(content, image.descriptor), registries(), shop.reporter)
+        for host in {each.host for each in targets}:
+            pusher.mountable(host, bases.mountable(host) | shared.mountable(host))
+        return tuple(pusher.push(targets))
+
+
+def _tell(built: _Built, found: Locked, session: Session) -> None:
+    """What else is worth knowing."""
+    new = [each for each in built.realised.values() if not each.cached]
+    if new:
+        for line in dict.fromkeys(line for each in found.plans for line in hidden_paths(each.steps, session.store)):
+            session.console.warn(line)
+    where = built.output or str(found.project.reference)
+    borrowed = sum(each.origin is not None for each in built.realised.values())
+    said = f"{len(new)} of {len(built.realised)} layers made{f', {borrowed} from the cache' if borrowed else ''}"
+    session.console.info(f"{where}: {said}, {human(_total(built.image))}")
 
 
 def _workshop(session: Session, found: Locked, *, offline: bool, jobs: int | None = None) -> Workshop:
@@ -148,22 +226,31 @@ def _step_json(step: Step, shop: Workshop) -> dict[str, Any]:
     }
 
 
-def _build_json(found: Locked, image: Image, realised: Mapping[Digest, Realised], target: str) -> dict[str, Any]:
+def _build_json(found: Locked, built: _Built) -> dict[str, Any]:
     return {
         "reference": str(found.project.reference),
-        "digest": str(image.digest),
+        "digest": str(built.image.digest),
         "lock": found.lock.content_hash,
-        "output": target,
+        "output": built.output,
         "platforms": [
             {
                 "platform": str(each.platform),
                 "manifest": str(each.descriptor.digest),
                 "config": str(each.config_descriptor.digest),
-                "layers": list(_layers_json(plan.steps, realised)),
+                "layers": [*_base_json(each.layers), *_layers_json(plan.steps, built.realised)],
             }
-            for each, plan in zip(image.platforms, found.plans, strict=True)
+            for each, plan in zip(built.image.platforms, found.plans, strict=True)
         ],
+        "pushed": [pushed_json(each) for each in built.pushed],
     }
+
+
+def _base_json(layers: Iterable[Layer]) -> Iterable[dict[str, Any]]:
+    """Layers of the base, which nobody made here: they have no step."""
+    for each in layers:
+        if each.kind == BASE:
+            described = {"diff_id": str(each.diff_id), "digest": str(each.descriptor.digest)}
+            yield {"kind": BASE, "name": each.name, **described, "size": each.descriptor.size}
 
 
 def _layers_json(steps: Iterable[Step], realised: Mapping[Digest, Realised]) -> Iterable[dict[str, Any]]:
@@ -174,6 +261,7 @@ def _layers_json(steps: Iterable[Step], realised: Mapping[Digest, Realised]) -> 
             "name": step.name,
             "step": str(step.key),
             "cached": each.cached,
+            "origin": each.origin,
             "diff_id": str(each.layer.diff_id),
             "digest": str(each.layer.descriptor.digest),
             "size": each.layer.descriptor.size,

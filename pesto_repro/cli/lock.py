@@ -10,7 +10,7 @@ from pesto_repro.build.resources import Local
 from pesto_repro.cli.console import show, show_json
 from pesto_repro.cli.locked import Merge, find_lock, read, require_resources, require_rules
 from pesto_repro.cli.options import Session, project_command
-from pesto_repro.cli.world import world_of
+from pesto_repro.cli.world import base_sources, world_of
 from pesto_repro.errors import LockError
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.asked import Override, asked
@@ -58,7 +58,8 @@ def lock(
     if check:
         return _check(session, project, path, asked(project, chosen, overrides), old.lock)
     world = world_of(project, session.store, session.console, offline=offline)
-    made = lock_project(project, chosen, world, old, overrides)
+    with base_sources(project, session.console, offline=offline) as sources:
+        made = lock_project(project, chosen, world, old, sources, overrides)
     _save(session, path, text, old.lock, made)
     return 0
 
@@ -139,7 +140,8 @@ def _save(session: Session, path: Path, text: str | None, before: Lock | None, m
 
 def _summary(lock: Lock, changed: bool) -> str:
     first = lock.platforms[0]
-    parts = [f"{len(first.packages)} Python packages", f"{len(first.debian)} Debian packages"]
+    parts = [f"{len(first.packages)} Python packages"]
+    parts += [first.base.original] if first.base is not None else [f"{len(first.debian)} Debian packages"]
     parts += [f"{len(lock.resources)} resources"] if lock.resources else []
     platforms = ", ".join(each.platform for each in lock.platforms)
     return f"{'locked' if changed else 'unchanged:'} {', '.join(parts)} for {platforms}"

@@ -22,6 +22,11 @@ COMMANDS = {
     "lock": "pesto_repro.cli.lock:lock",
     "plan": "pesto_repro.cli.build:plan",
     "build": "pesto_repro.cli.build:build",
+    "push": "pesto_repro.cli.push:push",
+    "copy": "pesto_repro.cli.push:copy",
+    "inspect": "pesto_repro.cli.inspect:inspect",
+    "login": "pesto_repro.cli.login:login",
+    "logout": "pesto_repro.cli.login:logout",
     "schema": "pesto_repro.cli.init:schema",
 }
 _PROFILES = ("-p", "--profile", "--profiles")

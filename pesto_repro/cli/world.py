@@ -18,12 +18,13 @@ SSL_CERT_FILE               the certificate authorities to trust; else PIP_CERT,
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_repro.errors import PestoError
+from pesto_repro.errors import OfflineError, PestoError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.debian import Mirrors, mirrors
 from pesto_repro.fetch.world import World
@@ -32,9 +33,11 @@ from pesto_repro.project import Project
 from pesto_repro.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from pesto_repro.build.base import Source, Sources
     from pesto_repro.fetch.index import Indexes
+    from pesto_repro.registry.client import Registries
 
 
 def store_at(explicit: Path | None) -> Store:
@@ -56,6 +59,43 @@ def world_of(project: Project, store: Store, reporter: Reporter, *, offline: boo
         now=datetime.now(UTC),
         epoch=_source_date_epoch(),
     )
+
+
+@contextmanager
+def base_sources(
+    project: Project, reporter: Reporter, target: str | None = None, *, offline: bool = False
+) -> Iterator[Sources]:
+    """Where the base image of *project* lies: a registry, or a layout or an archive beside it.
+
+    *target* is the host that is pushed to, if any.
+    """
+    stack = ExitStack()
+
+    @cache
+    def registries() -> Registries:
+        from pesto_repro.cli.registries import reachable  # imported late: most builds have what they need
+
+        return stack.enter_context(reachable(reporter, target))()
+
+    @cache
+    def source(original: str) -> Source:
+        from pesto_repro.build.base import RemoteSource, layout_source
+        from pesto_repro.registry.content import RemoteContent
+        from pesto_repro.registry.reference import RemoteReference
+
+        local = layout_source(original, project.root)
+        if local is not None:
+            return local
+        if offline:
+            raise OfflineError(
+                f"the base image {original} is not all in the store, and the network is not to be used",
+                "run once without --offline, or point --store at a store that has it",
+            )
+        reference = RemoteReference.parse(original)
+        return RemoteSource(RemoteContent(registries().repository(reference)), reference)
+
+    with stack:
+        yield source
 
 
 def _cache_folder() -> Path:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
+from pesto_repro.addresses import redact
 from pesto_repro.digest import Digest
 from pesto_repro.lock.model import Input, Lock, ResourceInput
 from pesto_repro.project import Project
@@ -33,6 +34,7 @@ def asked(project: Project, platforms: tuple[str, ...], overrides: tuple[Overrid
         user=settings.image.user,
         labels=dict(settings.image.labels),
         environments=tuple(f"{key}={value}" for key, value in project.environments.items()),
+        system_packages=settings.python.system_packages,
         resources=tuple(
             ResourceInput(key=each.key, source=each.public_source, to=each.to, type=each.type, sha256=each.sha256)
             for each in project.resources
@@ -52,7 +54,7 @@ def asked_again(project: Project, lock: Lock) -> Input:
 def base_name(project: Project) -> str:
     """``debian:<suite>``, or the reference that requirements.json names."""
     debian = project.settings.base.debian
-    return f"debian:{debian}" if debian else str(project.docker_base_image)
+    return f"debian:{debian}" if debian else redact(str(project.docker_base_image))
 
 
 def _digests(documents: Mapping[str, Mapping[str, object]]) -> dict[str, str]:

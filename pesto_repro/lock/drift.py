@@ -24,6 +24,7 @@ _VALUES = {
     "merge": "profiles.merge",
     "base": "base",
     "python": "python.version",
+    "system_packages": "python.system-packages",
     "runtime": "runtime.package",
     "closure": "runtime.closure",
     "max_layers": "layers.max",
@@ -82,7 +83,15 @@ def asks_debian_anew(found: tuple[Drift, ...]) -> bool:
 
 
 _DEBIAN = ("base", "base.packages")
-_PYTHON = (*_DEBIAN, "python.version", "python.requires", "python constraints", "runtime.", "requirements")
+_PYTHON = (
+    *_DEBIAN,
+    "python.version",
+    "python.system-packages",
+    "python.requires",
+    "python constraints",
+    "runtime.",
+    "requirements",
+)
 
 
 def _touches(found: tuple[Drift, ...], areas: tuple[str, ...]) -> bool:
@@ -102,7 +111,7 @@ def _differences(locked: Input, now: Input) -> Iterator[Drift]:
     for field, what in _VALUES.items():
         one, other = getattr(locked, field), getattr(now, field)
         if one != other:
-            yield Drift(what, str(one or "the base's own"), str(other or "the base's own"))
+            yield Drift(what, _value(one), _value(other))
     for field, what in _LISTS.items():
         yield from _list(what, getattr(locked, field), getattr(now, field))
     yield from _table("image.labels", locked.labels, now.labels)
@@ -112,6 +121,12 @@ def _differences(locked: Input, now: Input) -> Iterator[Drift]:
         one, other = locked.documents.get(name, ""), now.documents.get(name, "")
         if one != other:
             yield DocumentDrift(f"{name}.json", one, other)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value or "the base's own")
 
 
 def _words(words: tuple[str, ...]) -> str:
@@ -176,10 +191,9 @@ def _resource(each: ResourceInput | None, *, named: bool) -> str:
 def changes(before: Lock | None, after: Lock) -> Iterator[str]:
     """What another lock pins otherwise, a line for each package: "+ numpy 2.3.1", "~ idna 3.10 -> 3.11".
 
-    Python's packages first, then Debian's: both may have one of the same name.
+    The base image first, then Python's packages, then Debian's: both may have one of the same name.
     """
-    for kind in _KINDS:
-        old, new = _pins(before, kind), _pins(after, kind)
+    for old, new in ((_bases(before), _bases(after)), *((_pins(before, kind), _pins(after, kind)) for kind in _KINDS)):
         for name, platform in sorted(old.keys() | new.keys()):
             where = f" ({platform})" if len(after.platforms) > 1 else ""
             change = _change(name, old.get((name, platform)), new.get((name, platform)))
@@ -197,6 +211,13 @@ def _change(name: str, old: str | None, new: str | None) -> str:
 def versions(lock: Lock | None) -> dict[tuple[str, str], str]:
     """The version of every package, by name and platform."""
     return _pins(lock, "packages") | _pins(lock, "debian")
+
+
+def _bases(lock: Lock | None) -> dict[tuple[str, str], str]:
+    """The base image of each platform: its name, and enough of its digest to tell it from another."""
+    found = lock.platforms if lock is not None else ()
+    bases = [(each.platform, each.base) for each in found if each.base is not None]
+    return {("base", platform): f"{base.original}@{base.manifest[:19]}" for platform, base in bases}
 
 
 _KINDS: tuple[Literal["packages"], Literal["debian"]] = ("packages", "debian")

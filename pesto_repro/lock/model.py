@@ -102,6 +102,7 @@ class Input(Table):
     user: str
     labels: dict[str, str] = {}
     environments: tuple[str, ...] = ()
+    system_packages: bool = False
     resources: tuple[ResourceInput, ...] = ()
     documents: dict[str, DigestText] = {}
     overrides: tuple[Literal["merge", "platforms"], ...] = ()
@@ -134,11 +135,16 @@ class PythonPackage(Table):
 
 
 class Interpreter(Table):
-    """The base's Python: *version* in full, *executable* its absolute path in the image, *libc* as "glibc 2.36"."""
+    """The base's Python: *version* in full, *executable* its absolute path in the image, *libc* as "glibc 2.36".
+
+    Of a base image also where it is installed and its ABI ("cp311"); those of Debian's packages are known.
+    """
 
     version: str
     executable: str
     libc: str
+    prefix: str | None = None
+    abi: str | None = None
 
     @property
     def minor(self) -> str:
@@ -146,10 +152,57 @@ class Interpreter(Table):
         return ".".join(self.version.split(".")[:2])
 
 
+class Blob(Table):
+    """Bytes of a registry: a digest and a *size* in bytes."""
+
+    digest: DigestText
+    size: Annotated[int, Field(ge=0)]
+
+
+class BaseLayer(Blob):
+    """A layer of a base image, with the media type that the base's manifest gives it."""
+
+    diff_id: DigestText
+    media_type: str
+
+
+class BroughtPackage(Table):
+    """A Python package that is installed in the base."""
+
+    name: str
+    version: str
+
+
+class BaseImage(Table):
+    """The image that ours stands on. *original* is its name as the project declares it, without credentials.
+
+    *index* is absent where the name leads to a manifest. *created* is RFC 3339 in UTC, if the base says it. *env* is
+    the base's environment ("KEY=value") in its order; *links* are the links in its root directory ("lib" -> "usr/lib"), *packages* those for its Python, both as far as
+    its layers had to be read.
+    """
+
+    original: str
+    index: DigestText | None = None
+    manifest: DigestText
+    media_type: str
+    config: Blob
+    created: str | None = None
+    layers: tuple[BaseLayer, ...]
+    env: tuple[str, ...] = ()
+    links: dict[str, str] = {}
+    packages: tuple[BroughtPackage, ...] = ()
+
+    @property
+    def root(self) -> str:
+        """The digest that the name led to: of the index, or of the manifest."""
+        return self.index or self.manifest
+
+
 class PlatformLock(Table):
     """Everything pinned for one platform. Packages are sorted by name."""
 
     platform: str
+    base: BaseImage | None = None
     python: Interpreter
     debian: tuple[DebianPackage, ...] = ()
     packages: tuple[PythonPackage, ...] = ()

@@ -20,8 +20,10 @@ from pesto_repro.errors import LockError
 from pesto_repro.lock import toml
 from pesto_repro.lock.model import (
     LOCK_VERSION,
+    BaseImage,
     DebianPackage,
     Input,
+    Interpreter,
     Lock,
     Pin,
     PlatformLock,
@@ -67,6 +69,7 @@ def _input(asked: Input) -> dict[str, Any]:
             "compression": asked.compression,
             "user": asked.user,
             "labels": dict(asked.labels),
+            "system-packages": asked.system_packages or None,
             "environments": list(asked.environments),
             "documents": dict(asked.documents),
             "overrides": list(asked.overrides) or None,
@@ -92,13 +95,40 @@ def _resource(each: Resource) -> dict[str, Any]:
 
 
 def _platform(each: PlatformLock) -> dict[str, Any]:
-    python = each.python
-    return {
-        "platform": each.platform,
-        "python": {"version": python.version, "executable": python.executable, "libc": python.libc},
-        "debian": [_debian(package) for package in each.debian],
-        "packages": [_package(package) for package in each.packages],
-    }
+    return _present(
+        {
+            "platform": each.platform,
+            "base": _base(each.base) if each.base is not None else None,
+            "python": _interpreter(each.python),
+            "debian": [_debian(package) for package in each.debian],
+            "packages": [_package(package) for package in each.packages],
+        }
+    )
+
+
+def _interpreter(python: Interpreter) -> dict[str, Any]:
+    found = {"version": python.version, "executable": python.executable, "libc": python.libc}
+    return _present(found | {"prefix": python.prefix, "abi": python.abi})
+
+
+def _base(base: BaseImage) -> dict[str, Any]:
+    return _present(
+        {
+            "original": base.original,
+            "index": base.index,
+            "manifest": base.manifest,
+            "media-type": base.media_type,
+            "config": {"digest": base.config.digest, "size": base.config.size},
+            "created": base.created,
+            "layers": [
+                {"digest": each.digest, "size": each.size, "diff-id": each.diff_id, "media-type": each.media_type}
+                for each in base.layers
+            ],
+            "env": list(base.env),
+            "links": dict(base.links),
+            "packages": [{"name": each.name, "version": each.version} for each in base.packages],
+        }
+    )
 
 
 def _debian(each: DebianPackage) -> dict[str, Any]:
@@ -202,7 +232,8 @@ def agreed(ours: Lock, theirs: Lock) -> Lock:
 def _common(ours: PlatformLock, theirs: PlatformLock) -> PlatformLock:
     packages: tuple[PythonPackage, ...] = tuple(each for each in ours.packages if each in theirs.packages)
     debian = tuple(each for each in ours.debian if each in theirs.debian)
-    return ours.model_copy(update={"packages": packages, "debian": debian})
+    base = ours.base if ours.base == theirs.base else None
+    return ours.model_copy(update={"packages": packages, "debian": debian, "base": base})
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

@@ -4,11 +4,14 @@ An :class:`Image` is what everything before it works towards and every sink take
 are hashed, and layers by descriptor. Whoever needs a layer's bytes asks the store for its digest.
 """
 
-from pesto_repro.oci.image import Image, Layer, PlatformImage, Recipe, assemble, assemble_index
-from pesto_repro.oci.words import MEDIA_TYPES, Descriptor, MediaType, Platform
+from pesto_repro.oci.image import HISTORY, Base, Image, Layer, PlatformImage, Recipe, assemble, assemble_index
+from pesto_repro.oci.words import MEDIA_TYPES, OCI_LAYERS, Descriptor, MediaType, Platform
 
 __all__ = [
+    "HISTORY",
     "MEDIA_TYPES",
+    "OCI_LAYERS",
+    "Base",
     "Descriptor",
     "Image",
     "Layer",

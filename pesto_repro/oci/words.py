@@ -19,6 +19,16 @@ class MediaType:
     LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 
+_DOCKER = "application/vnd.docker.image.rootfs.diff.tar"
+OCI_LAYERS = {
+    **{each: each for each in (MediaType.LAYER, MediaType.LAYER_GZIP, MediaType.LAYER_ZSTD)},
+    _DOCKER: MediaType.LAYER,
+    f"{_DOCKER}.gzip": MediaType.LAYER_GZIP,
+    f"{_DOCKER}.zstd": MediaType.LAYER_ZSTD,
+}
+"""Media type of a layer, in OCI's words or Docker's -> OCI's word for the same bytes (media-types.md, "Compatibility
+Matrix"). What is not in it, such as layers that are not to be distributed, cannot be part of an image of ours."""
+
 MEDIA_TYPES = {"gzip": MediaType.LAYER_GZIP, "zstd": MediaType.LAYER_ZSTD, "none": MediaType.LAYER}
 """Compression -> media type of a layer."""
 
@@ -41,6 +51,12 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+    def runs(self, other: Platform) -> bool:
+        """Whether what is made for *other* runs here: arm64 is always v8, amd64 without a variant is v1."""
+        least = {"arm64": "v8", "amd64": "v1"}.get(self.architecture)
+        same = (self.os, self.architecture) == (other.os, other.architecture)
+        return same and (self.variant or least) == (other.variant or least)
 
     def document(self) -> dict[str, str]:
         """As in an index; arm64 is always v8 there, so that the variant is left out as Docker does."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pesto_repro.digest import Digest, digest_of_value
-from pesto_repro.lock.model import Lock, PlatformLock, PythonPackage, Resource
+from pesto_repro.lock.model import BaseImage, Lock, PlatformLock, PythonPackage, Resource
 from pesto_repro.oci import Platform, Recipe
 from pesto_repro.plan.grouping import group
 from pesto_repro.plan.root import LINKS
@@ -24,7 +24,7 @@ from pesto_repro.project.requirements import ResourceSpec, expand
 VENV = "opt/venv"
 RUNTIME = "processing-factory"
 PORT = 8080
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HEALTH = f"""\
 import ssl, urllib.request
 def ask(scheme):
@@ -70,17 +70,23 @@ def tree_digest(tree: Tree) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What makes the image of one platform."""
+    """What makes the image of one platform: *steps*, on *base* if it stands on an image.
+
+    *uses* says which Python packages of the base are used instead of being installed ("torch 2.9.0").
+    """
 
     platform: Platform
     steps: tuple[Step, ...]
     recipe: Recipe
+    base: BaseImage | None = None
+    uses: tuple[str, ...] = ()
 
 
 def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, folders: Mapping[str, Tree]) -> Plan:
     """The plan for the platform of *locked*; *files* are the algorithm's, *folders* those of directory resources."""
     root = f"opt/{lock.input.name}"
-    links = LINKS if locked.debian else {}
+    base = locked.base
+    links = LINKS if base is None else base.links
     specs = {each.key: each for each in project.resources}
     resources = [(each, specs[each.key]) for each in lock.resources if specs[each.key].type != "pip"]
     steps = [
@@ -90,7 +96,9 @@ def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, f
         _documents(project, locked, root, links),
         *(_resource(each, spec, folders.get(each.key, ()), links) for each, spec in resources),
     ]
-    return Plan(Platform.parse(locked.platform), tuple(steps), _recipe(lock, locked, project))
+    brought = base.packages if base is not None and lock.input.system_packages else ()
+    uses = tuple(f"{each.name} {each.version}" for each in brought)
+    return Plan(Platform.parse(locked.platform), tuple(steps), _recipe(lock, locked, project), base, uses)
 
 
 def _debian(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
@@ -107,7 +115,9 @@ def _debian(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
 
 def _python(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
     python = locked.python
-    skeleton = {"prefix": VENV, "executable": python.executable, "version": python.version}
+    skeleton: dict[str, Any] = {"prefix": VENV, "executable": python.executable, "version": python.version}
+    if lock.input.system_packages:
+        skeleton["system-packages"] = True
     yield Step("venv", f"virtual environment of Python {python.minor}", "python", skeleton)
     wheels = {each.name: each for each in locked.packages}
     sizes = [(name, each.wheel.size) for name, each in wheels.items() if name != RUNTIME]
@@ -167,7 +177,7 @@ def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:
         platform=Platform.parse(locked.platform),
         created=lock.assembly.epoch,
         user=lock.input.user,
-        env=tuple(f"{key}={value}" for key, value in _environment(lock, project).items()),
+        env=tuple(f"{key}={value}" for key, value in _environment(lock, locked, project).items()),
         cmd=("processing",),
         ports=(f"{PORT}/tcp",),
         labels=_labels(lock, project),
@@ -175,9 +185,11 @@ def _recipe(lock: Lock, locked: PlatformLock, project: Project) -> Recipe:
     )
 
 
-def _environment(lock: Lock, project: Project) -> dict[str, str]:
+def _environment(lock: Lock, locked: PlatformLock, project: Project) -> dict[str, str]:
     """As the ENV lines of PESTO's build, in their order; PYTHONPATH extends what the base and the project have."""
-    base = {"PATH": f"/{VENV}/bin:{_PATH}", "LANG": "C.UTF-8"}
+    theirs = dict(each.partition("=")[::2] for each in locked.base.env) if locked.base is not None else {}
+    path = f"/{VENV}/bin:{theirs.get('PATH') or DEFAULT_PATH}"
+    base = {"PATH": path, "LANG": "C.UTF-8"} | theirs | {"PATH": path}
     found = base | expand({"PESTO_PROFILE": "-".join(lock.input.profiles), **project.environments}, base)
     modules = [each.to.rstrip("/") for each in project.resources if each.type == "python" and each.to]
     path = ":".join([f"/opt/{lock.input.name}", *modules])

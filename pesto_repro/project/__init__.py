@@ -9,7 +9,7 @@ from pesto_repro.project.model import Project, ProjectFile
 from pesto_repro.project.pyrequires import IndexOption
 from pesto_repro.project.reader import list_files, lock_path, read_project
 from pesto_repro.project.reference import Reference
-from pesto_repro.project.requirements import ResourceSpec, expand
+from pesto_repro.project.requirements import ResourceSpec, expand, layout_path
 from pesto_repro.project.service import config_json, service_json, version_json
 from pesto_repro.project.settings import Settings, json_schema
 
@@ -23,6 +23,7 @@ __all__ = [
     "config_json",
     "expand",
     "json_schema",
+    "layout_path",
     "list_files",
     "lock_path",
     "read_project",

@@ -7,6 +7,7 @@ which a folder lists its files does not matter.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from pesto_repro.project.model import Project, ProjectFile
 from pesto_repro.project.profiles import Layers, Merge, cascade, differences, origin
 from pesto_repro.project.pyrequires import PythonRequires, python_requires
 from pesto_repro.project.reference import Reference, reference
-from pesto_repro.project.requirements import Requirements, requirements
+from pesto_repro.project.requirements import Requirements, layout_path, requirements
 from pesto_repro.project.settings import Settings, settings
 
 _API = "pesto/api"
@@ -69,9 +70,9 @@ def read_project(path: Path, profiles: Sequence[str] = (), merge: Merge | None =
 
 def list_files(project: Project) -> tuple[ProjectFile, ...]:
     """The project's own files that go into the image, sorted by path parts. Raises ProjectError."""
-    lockfiles = _own_lockfiles(project)
-    found = {entry.path: entry for entry in _walk(project.root, "", lockfiles)}
-    chosen = [found[path] for path in files.select(found, _dockerignore(project.root), lockfiles)]
+    never = (*_own_lockfiles(project), *_own_base(project))
+    found = {entry.path: entry for entry in _walk(project.root, "", never)}
+    chosen = [found[path] for path in files.select(found, _dockerignore(project.root), never)]
     links = {path: _relative(project.root, each) for path, each in found.items() if each.target is not None}
     problems = [problem for entry in chosen for problem in _file_problems(entry, links)]
     if problems:
@@ -386,6 +387,13 @@ def _relative(root: Path, link: ProjectFile) -> str:
 
 def _with_target(entry: ProjectFile, target: str | None) -> ProjectFile:
     return entry if target is None else ProjectFile(entry.path, False, 0, entry.source, target)
+
+
+def _own_base(project: Project) -> Iterator[str]:
+    """A base image that lies among the project's files: the image stands on it, and has it not inside."""
+    path = layout_path(project.docker_base_image or "")
+    if path is not None and not path.startswith("/"):
+        yield posixpath.normpath(path)
 
 
 def _own_lockfiles(project: Project) -> tuple[str, ...]:

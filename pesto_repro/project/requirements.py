@@ -103,6 +103,16 @@ def requirements(document: Document, layers: Layers, merge: Merge, *, base_is_gi
     )
 
 
+def layout_path(image: str) -> str | None:
+    """Where a base image lies that is no registry's: ``oci:DIR`` or ``oci-archive:FILE``, as declared; else None.
+
+    >>> layout_path("oci-archive:bases/python.tar")
+    'bases/python.tar'
+    """
+    prefix, _, path = image.partition(":")
+    return path if prefix in ("oci", "oci-archive") and path else None
+
+
 def expand(environments: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
     """*environments* with their references to each other and to *base* resolved as Docker does.
 

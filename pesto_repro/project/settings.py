@@ -135,6 +135,10 @@ class Python(Table):
     version: Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}$")] | None = Field(
         default=None, description='The Python of the image, "3.13". Default: the base\'s own.'
     )
+    system_packages: bool = Field(
+        default=False,
+        description="Use the Python packages that the base image brings, and install none of them again.",
+    )
     requires: Requirements = Field(
         default=(), description="Requirements (PEP 508) besides those that the project's own files name."
     )

@@ -6,22 +6,27 @@ project that asks for nothing new gets the same lock back without a question to 
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
+from pesto_repro.build.base import Source, Sources
 from pesto_repro.build.compress import describe
 from pesto_repro.build.documents import read_definitions
 from pesto_repro.build.resources import Local
-from pesto_repro.errors import Problem, ProjectError, ResolveError
+from pesto_repro.digest import Digest
+from pesto_repro.errors import FetchError, Problem, ProjectError, ResolveError
 from pesto_repro.fetch import index as index_room
 from pesto_repro.fetch.world import World
-from pesto_repro.lock.asked import Override, asked
+from pesto_repro.lock.asked import Override, asked, base_name
 from pesto_repro.lock.drift import asks_debian_anew, asks_python_anew, drift, versions
 from pesto_repro.lock.model import (
     LOCK_VERSION,
     Assembly,
+    BaseImage,
+    BroughtPackage,
     DebianPackage,
     Input,
     Interpreter,
@@ -30,16 +35,18 @@ from pesto_repro.lock.model import (
     PythonPackage,
 )
 from pesto_repro.lock.text import seal
+from pesto_repro.oci import Descriptor, Platform
 from pesto_repro.plan import ASSEMBLY_VERSION
 from pesto_repro.plan.make import RUNTIME
 from pesto_repro.project import Project
 from pesto_repro.project.documents import did_you_mean, dotted
 from pesto_repro.project.service import problems as service_problems
-from pesto_repro.resolve import debian, python
+from pesto_repro.resolve import base_image, debian, python
 from pesto_repro.resolve.python import LocalWheel
 from pesto_repro.resolve.resources import local_wheels, resolve_resources
 
 _UNSEALED = "sha256:" + "0" * 64
+_PACKAGERS = frozenset(["pip", "setuptools", "wheel"])
 _OLDEST = "1980-01-01T00:00:00Z"
 
 
@@ -69,28 +76,69 @@ class Old:
         known = {(each.name, each.sha256): each for each in locked.debian} if locked else {}
         return tuple(known.get((each.name, each.sha256), each) for each in packages)
 
+    def base(self, platform: str, wanted: base_image.Asked) -> base_image.Found | None:
+        """What is known of the base image that was locked, as far as that answers what is *wanted* of it now."""
+        locked = self._locked(platform)
+        if locked is None or locked.base is None or self.lock is None:
+            return None
+        before = self.lock.input
+        if locked.base.original != wanted.original or before.python != wanted.python:
+            return None
+        if wanted.packages and not before.system_packages:
+            return None
+        return base_image.Found(locked.base, locked.python)
+
     def _locked(self, platform: str) -> PlatformLock | None:
         platforms = self.lock.platforms if self.lock is not None else ()
         return next((each for each in platforms if each.platform == platform), None)
 
 
-def lock_project(
-    project: Project, platforms: tuple[str, ...], world: World, old: Old, overrides: tuple[Override, ...] = ()
-) -> Lock:
-    """The lock of *project* for *platforms*; *overrides* is what of it image.toml does not say.
+class _Lookup:
+    """The base image called *name*, looked up at most once for all platforms, and only if something must be known."""
 
-    Raises ProjectError, ResolveError, FetchError.
+    def __init__(self, name: str, old: Old, sources: Sources) -> None:
+        self._name, self._sources, self._lock = name, sources, threading.Lock()
+        before = old.lock.platforms if old.lock is not None and not old.everything else ()
+        pinned = [each.base.root for each in before if each.base is not None and each.base.original == name]
+        self.pinned = Digest.parse(pinned[0]) if pinned else None
+        self._found: tuple[Source, Descriptor] | None = None
+
+    def found(self) -> tuple[Source, Descriptor]:
+        """Where it lies, and what its name leads to; what it led to before, if that is pinned.
+
+        So a platform that is added stands on the same index as the others, however the name has moved meanwhile.
+        """
+        with self._lock:
+            if self._found is None:
+                source = self._sources(self._name)
+                self._found = source, source.root(self.pinned)
+            return self._found
+
+
+def lock_project(
+    project: Project,
+    platforms: tuple[str, ...],
+    world: World,
+    old: Old,
+    sources: Sources,
+    overrides: tuple[Override, ...] = (),
+) -> Lock:
+    """The lock of *project* for *platforms*; *sources* says where its base image lies, if it has one.
+
+    *overrides* is what of it image.toml does not say. Raises ProjectError, ResolveError, FetchError.
     """
-    _require_debian(project)
+    _require_one_base(project)
     local = Local(project)
     now = asked(project, platforms, overrides)
     if (kept := _unchanged(old, now, local, project, world)) is not None:
+        _tell_moved(kept, sources, world)
         return kept
+    lookup = _Lookup(now.base, old, sources) if project.settings.base.debian is None else None
     known = {} if old.lock is None else {each.key: each for each in old.lock.resources}
     resources = resolve_resources(project, local, world.fetcher, known, upgrade=old.everything)
     wheels = local_wheels(project, resources, world.fetcher)
     with ThreadPoolExecutor(max(1, len(platforms))) as pool:
-        pinned = tuple(pool.map(partial(_platform, project, now, world, old, wheels), platforms))
+        pinned = tuple(pool.map(partial(_platform, project, now, world, old, wheels, lookup), platforms))
     lock = Lock(
         lock_version=LOCK_VERSION,
         content_hash=_UNSEALED,
@@ -101,6 +149,8 @@ def lock_project(
     )
     _require_known(old.packages, lock)
     _check_service(project, pinned[0], world, wheels)
+    if lookup is not None and lookup.pinned is not None:
+        _tell_moved(lock, sources, world)
     return seal(lock)
 
 
@@ -117,27 +167,53 @@ def _unchanged(old: Old, now: Input, local: Local, project: Project, world: Worl
 
 
 def _platform(
-    project: Project, now: Input, world: World, old: Old, wheels: tuple[LocalWheel, ...], platform: str
+    project: Project,
+    now: Input,
+    world: World,
+    old: Old,
+    wheels: tuple[LocalWheel, ...],
+    lookup: _Lookup | None,
+    platform: str,
 ) -> PlatformLock:
     """Everything pinned for one platform: what may stay stays, the rest is asked anew."""
     pins = old.pins(platform)
     changes = drift(old.lock.input, now) if old.lock is not None else ()
-    if pins is None or old.renews(pins.debian) or asks_debian_anew(changes):
+    base: BaseImage | None = None
+    packages: tuple[DebianPackage, ...] = ()
+    if lookup is not None:
+        base, interpreter = _based(project, platform, world, old, lookup)
+    elif pins is None or old.renews(pins.debian) or asks_debian_anew(changes):
         packages, interpreter = _debian(project, platform, world, pins, old)
     else:
         packages, interpreter = pins.debian, pins.python
     _require_python(project, interpreter)
+    brought = base.packages if base is not None else ()
+    used = brought if now.system_packages else ()
     if pins is None or old.renews(pins.packages) or asks_python_anew(changes) or _differ(pins, interpreter, wheels):
-        chosen = _python(project, platform, interpreter, world, old, wheels)
+        chosen = _python(project, platform, interpreter, world, old, wheels, used)
     else:
         chosen = pins.packages
-    return PlatformLock(platform=platform, python=interpreter, debian=packages, packages=chosen)
+    if not used:
+        _tell_brought(brought, chosen, platform, world)
+    return PlatformLock(platform=platform, base=base, python=interpreter, debian=packages, packages=chosen)
 
 
 def _differ(pins: PlatformLock, interpreter: Interpreter, wheels: tuple[LocalWheel, ...]) -> bool:
     """Is it another interpreter, or does a ``type: pip`` requirement bring other bytes than those pinned?"""
     pinned = {each.resource: each.wheel.sha256 for each in pins.packages if each.resource is not None}
     return pins.python != interpreter or pinned != {each.key: each.digest.hex for each in wheels}
+
+
+def _based(project: Project, platform: str, world: World, old: Old, lookup: _Lookup) -> tuple[BaseImage, Interpreter]:
+    """The base image for *platform* and its Python. What is known is not asked again."""
+    settings = project.settings.python
+    wanted = base_image.Asked(base_name(project), Platform.parse(platform), settings.version, settings.system_packages)
+    known = old.base(platform, wanted)
+    if known is not None and not old.everything:
+        return known.base, known.python
+    source, root = lookup.found()
+    found = base_image.resolve(wanted, root, source, world.fetcher.store, world.reporter, known)
+    return found.base, found.python
 
 
 def _debian(
@@ -168,6 +244,7 @@ def _python(
     world: World,
     old: Old,
     wheels: tuple[LocalWheel, ...],
+    brought: tuple[BroughtPackage, ...],
 ) -> tuple[PythonPackage, ...]:
     pins = old.pins(platform)
     settings = project.settings
@@ -179,6 +256,7 @@ def _python(
         python=interpreter,
         platform=platform,
         wheels=wheels,
+        brought=brought,
         keep=pins.packages if pins else (),
         upgrade=old.everything,
         upgrade_packages=old.packages,
@@ -193,10 +271,11 @@ def _assembly(project: Project, epoch: str) -> Assembly:
 
 
 def _epoch(platforms: tuple[PlatformLock, ...]) -> str:
-    """The newest moment of what is pinned: the upload of a wheel, the snapshot of a Debian package."""
+    """The newest moment of what is pinned: of a base, a wheel's upload, a Debian package's snapshot."""
+    bases = [each.base.created for each in platforms if each.base is not None and each.base.created]
     uploads = [each.upload_time for platform in platforms for each in platform.packages if each.upload_time]
     snapshots = [_rfc3339(each.snapshot) for platform in platforms for each in platform.debian]
-    return max([_OLDEST, *uploads, *snapshots])
+    return max([_OLDEST, *bases, *uploads, *snapshots])
 
 
 def _rfc3339(snapshot: str) -> str:
@@ -205,11 +284,48 @@ def _rfc3339(snapshot: str) -> str:
     return f"{day[:4]}-{day[4:6]}-{day[6:]}T{time[:2]}:{time[2:4]}:{time[4:6]}Z"
 
 
-def _require_debian(project: Project) -> None:
-    if project.settings.base.debian is None:
+def _require_one_base(project: Project) -> None:
+    """Debian packages are for bases that are made of them; packages of the base, for bases that are images."""
+    settings = project.settings
+    if settings.base.debian is None and settings.base.packages:
+        names = ", ".join(settings.base.packages)
         raise ResolveError(
-            f"the base image {project.docker_base_image} comes from a registry, which this version cannot read yet",
-            'build on Debian packages instead: write `[base]` and `debian = "trixie"` into pesto/build/image.toml',
+            f"[base] packages ({names}) are for a base made of Debian packages; this one is {base_name(project)}",
+            'write `debian = "trixie"` beside them in image.toml, or choose a base image that has them',
+        )
+    if settings.base.debian is not None and settings.python.system_packages:
+        raise ResolveError(
+            "[python] system-packages is for base images; this base is made of Debian packages",
+            "leave it out of image.toml: what the service needs is resolved and pinned",
+        )
+
+
+def _tell_brought(
+    brought: tuple[BroughtPackage, ...], chosen: tuple[PythonPackage, ...], platform: str, world: World
+) -> None:
+    """Say what is installed although the base has it."""
+    names = {each.name for each in chosen} - _PACKAGERS
+    twice = [each for each in brought if each.name in names]
+    if twice:
+        world.reporter.info(
+            f"{platform}: the base has {base_image.names(twice)} too; [python] system-packages = true would use those"
+        )
+
+
+def _tell_moved(lock: Lock, sources: Sources, world: World) -> None:
+    """Say when a base's name leads elsewhere now. That changes nothing; who cannot be asked now, can be later."""
+    base = next((each.base for each in lock.platforms if each.base is not None), None)
+    if base is None or world.fetcher.offline:
+        return
+    try:
+        current = sources(base.original).current()
+    except FetchError as error:
+        world.reporter.debug(f"{base.original} could not be asked for: {error.message}")
+        return
+    if current is not None and str(current) != base.root:
+        world.reporter.warn(
+            f"{base.original} has moved: locked is {base.root}, it is {current} now",
+            "the image stays as it is; `pesto-repro lock -U` takes the new one, and renews every pin",
         )
 
 

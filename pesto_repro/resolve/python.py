@@ -19,6 +19,7 @@ import sys
 import tempfile
 import textwrap
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,12 +32,13 @@ import uv
 from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from pesto_repro.addresses import public, redact, secrets_of
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, MismatchError, OfflineError, ResolveError
 from pesto_repro.fetch.index import FIND_LINKS, Indexes, with_credentials
-from pesto_repro.lock.model import Interpreter, Pin, PythonPackage
+from pesto_repro.lock.model import BroughtPackage, Interpreter, Pin, PythonPackage
 from pesto_repro.progress import Reporter
 
 MINIMAL = {
@@ -57,6 +59,8 @@ MINIMAL = {
 ARCHITECTURES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _MANYLINUX = (17, 28, *range(31, 41))
 """The minor versions of glibc that ``uv pip compile --python-platform`` knows."""
+_MUSL = 2
+"""The minor version of musl that ``uv pip compile --python-platform`` means where it says musl."""
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 """PEP 600, "Legacy manylinux tags"."""
 _OLDEST = {"x86_64": 5, "aarch64": 17}
@@ -79,7 +83,10 @@ class LocalWheel:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for one platform; *closure* says how much of the *runtime*'s dependencies is wanted."""
+    """What is asked for one platform; *closure* says how much of the *runtime*'s dependencies is wanted.
+
+    *brought* are packages that the base has and that are to be used: they are pinned, and not installed again.
+    """
 
     requires: tuple[str, ...]
     constraints: tuple[str, ...]
@@ -88,13 +95,21 @@ class Request:
     python: Interpreter
     platform: str
     wheels: tuple[LocalWheel, ...] = ()
+    brought: tuple[BroughtPackage, ...] = ()
     keep: tuple[PythonPackage, ...] = ()
     upgrade: bool = False
     upgrade_packages: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
-        return f"Python {self.python.minor} on {self.platform}"
+        libc = " with musl" if _musl_minor(self.python.libc) else ""
+        return f"Python {self.python.minor} on {self.platform}{libc}"
+
+    @property
+    def used(self) -> tuple[BroughtPackage, ...]:
+        """Those of *brought* that count: the runtime is always ours, as are the wheels that the project brings."""
+        ours = {canonicalize_name(Requirement(self.runtime).name), *map(_wheel_name, self.wheels)}
+        return tuple(each for each in self.brought if each.name not in ours)
 
     def keeps(self, name: str) -> bool:
         """Whether the pin of package *name* is to stay if it can."""
@@ -129,7 +144,8 @@ def resolve(
         run = _Uv(Path(name), request, indexes, environment, reporter)
         packages = run.compile(requirements)
         sources = run.indexes_of(packages)
-    chosen = [_choose(each, request) for each in packages]
+    used = {each.name for each in request.used}
+    chosen = [_choose(each, request) for each in packages if canonicalize_name(each["name"]) not in used]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         pinned = list(pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen))
     return tuple(sorted(pinned, key=lambda each: each.name))
@@ -165,6 +181,8 @@ def python_platform(platform: str, libc: str) -> str:
     """
     minor = _glibc_minor(libc)
     known = [each for each in _MANYLINUX if each <= minor]
+    if _musl_minor(libc) >= _MUSL and platform in ARCHITECTURES:
+        return f"{ARCHITECTURES[platform]}-unknown-linux-musl"
     if not known or platform not in ARCHITECTURES:
         raise ResolveError(f"there are no wheels to look for on {platform} with {libc}", "use a newer base")
     return f"{ARCHITECTURES[platform]}-manylinux_2_{known[-1]}"
@@ -175,6 +193,8 @@ def image_tags(python: Interpreter, platform: str) -> list[Tag]:
     major, minor = map(int, python.minor.split("."))
     architecture = ARCHITECTURES[platform]
     platforms = []
+    for each in range(_musl_minor(python.libc), 0, -1):
+        platforms.append(f"musllinux_1_{each}_{architecture}")  # PEP 656
     for each in range(_glibc_minor(python.libc), _OLDEST[architecture] - 1, -1):
         platforms.append(f"manylinux_2_{each}_{architecture}")
         if each in _LEGACY:
@@ -188,6 +208,12 @@ def image_tags(python: Interpreter, platform: str) -> list[Tag]:
 def _glibc_minor(libc: str) -> int:
     """36 of "glibc 2.36"; 0 for a libc that manylinux (PEP 600) does not speak of."""
     found = re.fullmatch(r"glibc 2\.(\d+)", libc)
+    return int(found[1]) if found else 0
+
+
+def _musl_minor(libc: str) -> int:
+    """2 of "musl 1.2"; 0 for another libc."""
+    found = re.fullmatch(r"musl 1\.(\d+)", libc)
     return int(found[1]) if found else 0
 
 
@@ -216,7 +242,8 @@ class _Uv:
         output = self._folder / "pylock.toml"
         if preferences := _preferences(self._request):
             output.write_text(preferences, "utf-8")
-        self._write("requirements.in", [*requirements, *map(self._link, self._request.wheels)])
+        given = [*map(self._link, self._request.wheels), *map(self._stand_in, self._request.used)]
+        self._write("requirements.in", [*requirements, *given])
         options = ["--output-file", output.name, "--format", "pylock.toml", *self._upgrades()]
         if self._request.constraints:
             self._write("constraints.txt", self._request.constraints)
@@ -230,6 +257,8 @@ class _Uv:
         if len(self._indexes.active) == 1 and not self._indexes.find_links:
             return {each["name"]: self._indexes.active[0].name for each in packages}
         listed = [f"{each['name']}=={each['version']}" for each in packages if "wheels" in each]
+        if not listed:
+            return {}
         self._write("pins.in", listed)
         text = self._run(["pins.in", "--no-deps", "--emit-index-annotation", "--no-annotate"])
         names = {_bare(each.url): each.name for each in self._indexes.active}
@@ -277,6 +306,19 @@ class _Uv:
         path = self._folder / wheel.filename
         path.symlink_to(wheel.path.resolve())
         return f"{_wheel_name(wheel)} @ {path.as_uri()}"
+
+    def _stand_in(self, package: BroughtPackage) -> str:
+        """A requirement that only a package of the base meets: a wheel that says its name and version, no more.
+
+        So what the base has need not be on any index, and what it was installed with is not asked for again.
+        """
+        name, version = package.name.replace("-", "_"), str(Version(package.version))
+        path, info = self._folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+        with zipfile.ZipFile(path, "w") as wheel:
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package.name}\nVersion: {version}\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+        return f"{package.name} @ {path.as_uri()}"
 
     def _write(self, name: str, lines: Iterable[str]) -> None:
         (self._folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
@@ -363,9 +405,13 @@ def _failure(told: str, request: Request) -> FetchError | ResolveError:
     if missing := sorted(set(_NOT_FOUND.findall(told))):
         what = f"{', '.join(missing)} cannot be found where packages are looked for"
         return _unsolved(what, chain, advice or "check the spelling, and the configured indexes")
+    advice = advice or (BROUGHT_HINT if request.used else None)
     return _unsolved(f"the requirements for {request.target} cannot be met together", chain, advice)
 
 
+BROUGHT_HINT = (
+    "[python] system-packages = true pins what the base has: ask for versions that fit it, or leave that setting out"
+)
 NO_WHEEL_HINT = (
     "choose another version, or put a wheel of it into find-links; building from source comes with a later version"
 )

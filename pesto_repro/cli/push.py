@@ -1,0 +1,178 @@
+"""``push``: an image to a registry. ``copy``: an image from anywhere to anywhere. Digests stay what they are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import click
+
+from pesto_repro.cli.console import Console, human, show, show_json
+from pesto_repro.cli.places import (
+    Archive,
+    Layout,
+    Place,
+    Pushed,
+    image_command,
+    pushed_json,
+    read_place,
+    read_target,
+    require_digest,
+    tagged,
+)
+from pesto_repro.cli.registries import Reach, reachable
+from pesto_repro.digest import Digest
+from pesto_repro.errors import PestoError
+from pesto_repro.oci import Descriptor
+from pesto_repro.progress import Reporter
+from pesto_repro.registry.client import Registries
+from pesto_repro.registry.content import Document, LayoutContent, RemoteContent, blobs_of, documents
+from pesto_repro.registry.ports import Content
+from pesto_repro.registry.reference import RemoteReference
+from pesto_repro.registry.transfer import Report
+from pesto_repro.registry.transfer import push as transfer
+from pesto_repro.sinks import copy_archive, copy_layout
+
+
+@click.command()
+@click.argument("image")
+@click.argument("references", nargs=-1, required=True, metavar="REF...")
+@image_command
+def push(console: Console, as_json: bool, image: str, references: tuple[str, ...]) -> int:
+    """Push IMAGE, an archive or a layout, to a registry as REF, HOST/REPOSITORY:TAG.
+
+    \b
+    pesto-repro push dist/hello-service-1.0.0.oci.tar registry.example/team/hello-service:1.0.0
+    pesto-repro push oci:image registry.example/team/hello-service:1.0.0 registry.example/team/hello-service:1
+    """
+    place = read_place(image)
+    if isinstance(place, RemoteReference):
+        raise PestoError(
+            f"there is no archive or layout {image}", "build it first; from one registry to another: pesto-repro copy"
+        )
+    targets = [read_target(each) for each in references]
+    with reachable(console, targets[0].host) as registries:
+        source = find(place, registries)
+        pushed = list(Pusher(source.content, source.image, registries(), console).push(targets))
+    if as_json:
+        show_json({"digest": str(source.root.digest), "pushed": [pushed_json(each) for each in pushed]})
+        return 0
+    for reference, report in pushed:
+        show(f"{tagged(reference)}@{report.digest}")
+    return 0
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@image_command
+def copy(console: Console, as_json: bool, source: str, target: str) -> int:
+    """Copy an image from SRC to DST, each an archive, a layout or a registry's image.
+
+    \b
+    pesto-repro copy registry.example/team/hello-service:1.0.0 hello-service.tar
+    pesto-repro copy registry.example/team/hello-service:1.0.0 oci:image
+    pesto-repro copy oci:image registry.example/team/hello-service:1.0.0
+    """
+    place, destination = read_place(source), read_place(target)
+    pushed: list[Pushed] = []
+    with reachable(console, destination.host if isinstance(destination, RemoteReference) else None) as registries:
+        found = find(place, registries)
+        if isinstance(destination, RemoteReference):
+            pusher = Pusher(found.content, found.image, registries(), console)
+            pusher.know(found.reference, blobs_of(found.image))
+            pushed += pusher.push([read_target(target)])
+        else:
+            _write(destination, found, console)
+    output = None if pushed else target
+    if as_json:
+        entries = [pushed_json(each) for each in pushed]
+        show_json({"digest": str(found.root.digest), "output": output, "pushed": entries})
+    else:
+        name = output or tagged(pushed[0][0])
+        show(f"{name}@{found.root.digest}")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image that is somewhere: its *content* and documents. *name* is what it is called there."""
+
+    content: Content
+    image: tuple[Document, ...]
+    name: str | None
+    reference: RemoteReference | None = None
+
+    @property
+    def root(self) -> Descriptor:
+        return self.image[-1].descriptor
+
+
+def find(place: Place, registries: Reach) -> Found:
+    """The image at *place*. Raises FetchError."""
+    if isinstance(place, RemoteReference):
+        remote = RemoteContent(registries().repository(place))
+        image = documents(remote, remote.root(place.target))
+        name = f"{place.repository}:{place.tag}" if place.tag else None
+        return Found(remote, image, name, place)
+    layout = LayoutContent.at(place.path)
+    return Found(layout, documents(layout, layout.root()), layout.name())
+
+
+@dataclass
+class Pusher:
+    """Pushes one image under several names, and remembers who has its blobs, so that others may mount them."""
+
+    content: Content
+    image: Sequence[Document]
+    registries: Registries
+    reporter: Reporter
+    known: dict[str, dict[Digest, str]] = field(default_factory=lambda: defaultdict(dict))
+    """Host -> blob -> repository that has it."""
+
+    def know(self, reference: RemoteReference | None, blobs: Sequence[Descriptor]) -> None:
+        """The repository of *reference* has *blobs*."""
+        if reference is not None:
+            self.known[reference.host].update(dict.fromkeys((each.digest for each in blobs), reference.repository))
+
+    def mountable(self, host: str, blobs: Mapping[Digest, str]) -> None:
+        """On *host*, each of *blobs* is in that repository."""
+        self.known[host].update(blobs)
+
+    def push(self, targets: Sequence[RemoteReference]) -> Iterator[Pushed]:
+        """Push to each; those of one repository at once."""
+        digest = self.image[-1].descriptor.digest
+        for target in targets:
+            require_digest(target, digest)
+        repositories: dict[tuple[str, str], list[RemoteReference]] = defaultdict(list)
+        for target in dict.fromkeys(targets):
+            repositories[target.host, target.repository].append(target)
+        for group in repositories.values():
+            yield from self._push(group)
+
+    def _push(self, targets: Sequence[RemoteReference]) -> Iterator[Pushed]:
+        first = targets[0]
+        repository = self.registries.repository(first)
+        tags = [each.tag for each in targets if each.tag is not None]
+        mounts = self.known[first.host]
+        report = transfer(self.content, self.image, repository, tags, mount_from=mounts, reporter=self.reporter)
+        for target in targets:
+            self.reporter.info(f"{tagged(target)}: {_summary(report)}")
+            yield target, report
+            report = Report(report.digest, existing=tuple(each.digest for each in blobs_of(self.image)))
+        self.know(first, blobs_of(self.image))
+
+
+def _write(place: Archive | Layout, found: Found, console: Console) -> None:
+    sizes = sum(each.size for each in blobs_of(found.image))
+    with console.activity("write", str(place.path), sizes):
+        write = copy_archive if isinstance(place, Archive) else copy_layout
+        write(found.content, found.image, found.name, place.path)
+    console.info(f"{place.path}: {human(sizes)}")
+
+
+def _summary(report: Report) -> str:
+    counts = {"uploaded": report.uploaded, "mounted": report.mounted, "already there": report.existing}
+    said = [f"{len(digests)} {how}" for how, digests in counts.items() if digests]
+    return f"{', '.join(said)}; {human(report.bytes)} sent"
