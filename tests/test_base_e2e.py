@@ -208,7 +208,7 @@ def test_a_base_that_needs_a_password(
     assert f"error: {host} wants to know who you are\nhint: pesto-repro login {host}\n" == failed.stderr
     lock(project, store=own_store, env={"REGISTRY_AUTH_FILE": str(auth)})
     (locked,) = project.glob("lockfiles/*")
-    assert [] == [word for word in ("ada", "c4n4ry") if word in locked.read_text()]
+    assert "c4n4ry" not in locked.read_text()
 
 
 def test_a_moved_tag(bases: Bases, template_project: Path, own_store: Path, plain_registry: LiveRegistry) -> None:

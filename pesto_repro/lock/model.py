@@ -177,8 +177,8 @@ class BaseImage(Table):
     """The image that ours stands on. *original* is its name as the project declares it, without credentials.
 
     *index* is absent where the name leads to a manifest. *created* is RFC 3339 in UTC, if the base says it. *env* is
-    the base's environment ("KEY=value") in its order; *links* are the links in its root directory ("lib" -> "usr/lib"), *packages* those for its Python, both as far as
-    its layers had to be read.
+    the base's environment ("KEY=value") in its order; *links* are the directories that are links in it ("lib" ->
+    "usr/lib"), *packages* those for its Python, as far as its layers had to be read.
     """
 
     original: str

@@ -86,7 +86,7 @@ def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, f
     """The plan for the platform of *locked*; *files* are the algorithm's, *folders* those of directory resources."""
     root = f"opt/{lock.input.name}"
     base = locked.base
-    links = LINKS if base is None else base.links
+    links = base.links if base is not None else LINKS if locked.debian else {}
     specs = {each.key: each for each in project.resources}
     resources = [(each, specs[each.key]) for each in lock.resources if specs[each.key].type != "pip"]
     steps = [

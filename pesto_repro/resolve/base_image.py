@@ -68,11 +68,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A base, its interpreter, and when it was made (RFC 3339), if it says so."""
+    """A base and its interpreter."""
 
     base: BaseImage
     python: Interpreter
-    created: str | None = None
 
 
 def resolve(
@@ -88,10 +87,10 @@ def resolve(
     base = _pinned(asked, manifest, index, config := _config(asked, data))
     store.put(data)
     if old is not None and old.base.manifest == base.manifest:
-        return Found(old.base.model_copy(update={"index": index}), old.python, _created(config))
+        return Found(old.base.model_copy(update={"index": index}), old.python)
     python, links, packages = _facts(asked, base, config, content, store, reporter)
     base = base.model_copy(update={"links": links, "packages": packages})
-    return Found(base, python, _created(config))
+    return Found(base, python)
 
 
 # -- documents ---------------------------------------------------------------------------------------------------------
@@ -148,6 +147,7 @@ def _pinned(asked: Asked, manifest: Document, index: str | None, config: Mapping
         manifest=str(manifest.descriptor.digest),
         media_type=manifest.descriptor.media_type,
         config=Blob(digest=str(described.digest), size=described.size),
+        created=_created(config),
         layers=tuple(
             BaseLayer(digest=str(each.digest), size=each.size, diff_id=diff_id, media_type=each.media_type)
             for each, diff_id in zip(layers, diff_ids, strict=True)
@@ -203,6 +203,7 @@ def _said(asked: Asked, base: BaseImage, config: Mapping[str, Any]) -> _Facts | 
     if asked.python not in (None, minor):
         return None
     links = {name: f"usr/{name}" for name in _MERGED[asked.platform.architecture]}
+    links |= {"var/lock": "run/lock", "var/run": "run"}
     return _interpreter(version, f"/usr/local/bin/python{minor}", _SUITES[suite], minor), links, ()
 
 

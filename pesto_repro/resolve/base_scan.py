@@ -25,6 +25,7 @@ _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _LINKS_FOLLOWED = 40
 """path_resolution(7): as many as Linux follows."""
 _OVERLAP = 128
+_VAR = ("var/lock", "var/run")
 PIECE = 64 << 10
 """tarfile copies what is left of a piece at every read."""
 
@@ -184,9 +185,10 @@ class Root:
         return done
 
     def links(self) -> dict[str, str]:
-        """The links that lie in the root directory and lead to folders below it: ``lib`` -> ``usr/lib``."""
-        found = (path for path, node in self._nodes.items() if node.kind == "symlink" and "/" not in path)
-        return {path: self.real(path) for path in sorted(found)}
+        """The links in the root directory, and those that distributions have in /var: ``lib`` -> ``usr/lib``."""
+        links = (path for path, node in self._nodes.items() if node.kind == "symlink")
+        found = {path: self.real(path) for path in sorted(links) if "/" not in path or path in _VAR}
+        return {path: target for path, target in found.items() if target not in ("", path)}
 
     def files(self, folders: Sequence[str]) -> Iterator[tuple[str, str]]:
         """(folder, path below it) of every file that matters, in the order of *folders*."""
