@@ -9,7 +9,7 @@ BENCH_DEPS := buildah mmdebstrap docker-registry skopeo
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo test test-deps lint bench bench-push bench-deps clean
+.PHONY: help demo test test-deps lint bench bench-push bench-cache bench-deps clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      compare the speed with a Dockerfile's (BENCH_ARGS=--write keeps the result)"
 	@echo "make bench-push compare the speed of pushing with skopeo's; part of make bench"
+	@echo "make bench-cache measure an empty runner with a warm cache registry; part of make bench"
 	@echo "make bench-deps install what the comparison needs, from Debian (as root or with sudo)"
 	@echo "make clean      remove what was made here"
 
@@ -72,9 +73,13 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/push.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/cache.py $(BENCH_ARGS)
 
 bench-push: $(VENV)/.dev
 	$(BIN)/python benchmarks/push.py $(BENCH_ARGS)
+
+bench-cache: $(VENV)/.dev
+	$(BIN)/python benchmarks/cache.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from pesto_repro.cli.registries import reachable
 from pesto_repro.errors import FetchError
 from pesto_repro.oci import Descriptor, Platform
 from pesto_repro.registry.content import Document
+from pesto_repro.registry.reference import RemoteReference
 
 LOCK_LABEL = "org.pesto-repro.lock"
 
@@ -29,8 +30,9 @@ def inspect(console: Console, as_json: bool, image: str) -> int:
     pesto-repro inspect dist/hello-service-1.0.0.oci.tar
     pesto-repro inspect registry.example/team/hello-service:1.0.0 --json
     """
-    with reachable(console) as registries:
-        described = describe(find(read_place(image), registries))
+    place = read_place(image)
+    with reachable(console, place.host if isinstance(place, RemoteReference) else None) as registries:
+        described = describe(find(place, registries))
     if as_json:
         show_json(described)
     else:

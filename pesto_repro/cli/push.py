@@ -77,7 +77,8 @@ def copy(console: Console, as_json: bool, source: str, target: str) -> int:
     """
     place, destination = read_place(source), read_place(target)
     pushed: list[Pushed] = []
-    with reachable(console, destination.host if isinstance(destination, RemoteReference) else None) as registries:
+    remote = [each.host for each in (destination, place) if isinstance(each, RemoteReference)]
+    with reachable(console, remote[0] if remote else None) as registries:
         found = find(place, registries)
         if isinstance(destination, RemoteReference):
             pusher = Pusher(found.content, found.image, registries(), console)

@@ -29,7 +29,7 @@ from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.debian import Mirrors, mirrors
 from pesto_repro.fetch.world import World
 from pesto_repro.progress import Reporter
-from pesto_repro.project import Project
+from pesto_repro.project import Project, layout_path
 from pesto_repro.store import Store
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def base_sources(
     def registries() -> Registries:
         from pesto_repro.cli.registries import reachable  # imported late: most builds have what they need
 
-        return stack.enter_context(reachable(reporter, target))()
+        return stack.enter_context(reachable(reporter, target or _base_host(project)))()
 
     @cache
     def source(original: str) -> Source:
@@ -96,6 +96,14 @@ def base_sources(
 
     with stack:
         yield source
+
+
+def _base_host(project: Project) -> str | None:
+    """The host of the base image's registry, if it comes from one."""
+    from pesto_repro.registry.reference import RemoteReference
+
+    name = project.docker_base_image
+    return RemoteReference.parse(name).host if name and layout_path(name) is None else None
 
 
 def _cache_folder() -> Path:
