@@ -18,7 +18,7 @@ Reach = Callable[[], Registries]
 
 @contextmanager
 def reachable(reporter: Reporter, target: str | None = None) -> Iterator[Reach]:
-    """The registries while the context lasts; *target* is the host that is pushed to, if any."""
+    """The registries while the context lasts; *target* is the host that the command names, if any."""
     with ExitStack() as stack:
 
         @cache

@@ -2,7 +2,7 @@
 
 ============================= ==================================================================================
 PESTO_REPRO_REGISTRY_USER     a user name, with PESTO_REPRO_REGISTRY_PASSWORD: for the registry that
-                              PESTO_REPRO_REGISTRY_HOST names, else for the one that is pushed to; no other gets it
+                              PESTO_REPRO_REGISTRY_HOST names, else the one that the command names; no other gets it
 REGISTRY_AUTH_FILE            a file of credentials, instead of the usual ones
 XDG_RUNTIME_DIR               containers/auth.json in it: where login writes, as podman does
 DOCKER_CONFIG                 the folder of docker's config.json; default: ~/.docker
@@ -28,7 +28,7 @@ AUTHORITIES, PLAIN_HTTP, SECONDS = (f"PESTO_REPRO_REGISTRY_{word}" for word in (
 
 
 def access_from_environment(env: Mapping[str, str], home: Path, target: str | None = None) -> Access:
-    """How registries are reached; *target* is the host that is pushed to, if any. Raises PestoError."""
+    """How registries are reached; *target* is the host that the command names, if any. Raises PestoError."""
     explicit = _explicit(env, target)
     files = auth_files(env, home)
 
