@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from pesto_repro.cli.console import Console, human, show, show_json
-from pesto_repro.cli.places import image_command, read_place
+from pesto_repro.cli.options import talking_command
+from pesto_repro.cli.places import read_place
 from pesto_repro.cli.push import Found, find
 from pesto_repro.cli.registries import reachable
 from pesto_repro.errors import FetchError
@@ -22,7 +23,7 @@ LOCK_LABEL = "org.pesto-repro.lock"
 
 @click.command()
 @click.argument("image", metavar="REF|FILE|DIR")
-@image_command
+@talking_command
 def inspect(console: Console, as_json: bool, image: str) -> int:
     """Show an image, of a registry, an archive or a layout: its platforms, its lock, and what is in each layer.
 

@@ -27,46 +27,59 @@ class Session:
     json: bool
 
 
-_OPTIONS = [
+_TALK = [
+    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr."),
+    click.option("-v", "--verbose", count=True, help="Details on stderr."),
+    click.option("--no-progress", is_flag=True, help="No bars of progress."),
+]
+_PROJECT = [
     click.argument("project", type=click.Path(path_type=Path)),
     click.option(
         "-p", "--profile", "--profiles", "profiles", multiple=True, metavar="PROFILE...", help="Profiles, in order."
     ),
     click.option("--lockfile", type=click.Path(path_type=Path), help="The lock's place, if not the usual one."),
     click.option("--store", type=click.Path(path_type=Path), help="The store. [env: PESTO_REPRO_STORE]"),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-    click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr."),
-    click.option("-v", "--verbose", count=True, help="Details on stderr."),
-    click.option("--no-progress", is_flag=True, help="No bars of progress."),
 ]
 
 
-def project_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the common options; *function* gets a Session in their place."""
+def talking_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of how to talk; *function* gets a Console and whether JSON is wanted."""
 
     @wraps(function)
-    def wrapper(
-        project: Path,
-        profiles: tuple[str, ...],
-        lockfile: Path | None,
-        store: Path | None,
-        as_json: bool,
-        quiet: bool,
-        verbose: int,
-        no_progress: bool,
-        **rest: Any,
-    ) -> Any:
+    def wrapper(as_json: bool, quiet: bool, verbose: int, no_progress: bool, **rest: Any) -> Any:
         console = Console(quiet=quiet, verbose=verbose, progress=not no_progress)
-        session = Session(Request(project, profiles, lockfile), store_at(store), console, as_json)
         try:
-            return function(session, **rest)
+            return function(console, as_json, **rest)
         except PestoError as error:
             console.failure(error)
             return error.exit_code
         finally:
             console.close()
 
-    decorated: Callable[..., Any] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+    return _with(_TALK, wrapper)
+
+
+def project_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of commands on a project, too; *function* gets a Session in their place."""
+
+    @wraps(function)
+    def on_project(
+        console: Console,
+        as_json: bool,
+        project: Path,
+        profiles: tuple[str, ...],
+        lockfile: Path | None,
+        store: Path | None,
+        **rest: Any,
+    ) -> Any:
+        session = Session(Request(project, profiles, lockfile), store_at(store), console, as_json)
+        return function(session, **rest)
+
+    return _with(_PROJECT, talking_command(on_project))
+
+
+def _with(options: list[Callable[..., Any]], function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -11,15 +11,10 @@ The prefixes are those of skopeo and podman.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import click
-
-from pesto_repro.cli.console import Console
 from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError
 from pesto_repro.registry.reference import RemoteReference
@@ -104,31 +99,3 @@ def pushed_json(pushed: Pushed) -> dict[str, Any]:
         "refused_mounts": [str(each) for each in report.refused],
         "bytes": report.bytes,
     }
-
-
-_OPTIONS = [
-    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-    click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr."),
-    click.option("-v", "--verbose", count=True, help="Details on stderr."),
-    click.option("--no-progress", is_flag=True, help="No bars of progress."),
-]
-
-
-def image_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of commands on images; *function* gets a Console and whether JSON is wanted."""
-
-    @wraps(function)
-    def wrapper(as_json: bool, quiet: bool, verbose: int, no_progress: bool, **rest: Any) -> Any:
-        console = Console(quiet=quiet, verbose=verbose, progress=not no_progress)
-        try:
-            return function(console, as_json, **rest)
-        except PestoError as error:
-            console.failure(error)
-            return error.exit_code
-        finally:
-            console.close()
-
-    decorated: Callable[..., Any] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import click
 
 from pesto_repro.cli.console import Console, human, show, show_json
+from pesto_repro.cli.options import talking_command
 from pesto_repro.cli.places import (
     Archive,
     Layout,
     Place,
     Pushed,
-    image_command,
     pushed_json,
     read_place,
     read_target,
@@ -38,7 +38,7 @@ from pesto_repro.sinks import copy_archive, copy_layout
 @click.command()
 @click.argument("image")
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
-@image_command
+@talking_command
 def push(console: Console, as_json: bool, image: str, references: tuple[str, ...]) -> int:
     """Push IMAGE, an archive or a layout, to a registry as REF, HOST/REPOSITORY:TAG.
 
@@ -66,7 +66,7 @@ def push(console: Console, as_json: bool, image: str, references: tuple[str, ...
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@image_command
+@talking_command
 def copy(console: Console, as_json: bool, source: str, target: str) -> int:
     """Copy an image from SRC to DST, each an archive, a layout or a registry's image.
 
