@@ -101,7 +101,7 @@ def test_killed_at_any_moment(small: Small, digest: Digest) -> None:
             assert digest == digest_of_file(small.output)
             assert [] == files(small.store / "tmp")
             assert ["small.oci.tar"] == beside(small.output)
-    assert killed > 10
+    assert killed > 0  # how many depends on how busy the machine is
 
 
 def timed(small: Small) -> float:
