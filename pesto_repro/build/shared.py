@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pesto_repro.build.compress import decompressed
 from pesto_repro.build.realise import Realised, Workshop, known, layer_of, realise
@@ -22,8 +22,10 @@ from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import BuildError, FetchError, MismatchError, StoreError
 from pesto_repro.oci import MEDIA_TYPES, Descriptor
 from pesto_repro.plan import Step
-from pesto_repro.registry.cache import Alive, Cache, Claim
 from pesto_repro.store import BlobWriter, Record
+
+if TYPE_CHECKING:
+    from pesto_repro.registry.cache import Alive, Cache, Claim
 
 
 class Shared:
@@ -52,6 +54,8 @@ class Shared:
         """Put layers that were made here, now or before, into the cache where it lacks them; how many it has then."""
         if self._cache is None or not self._write:
             return 0
+        from pesto_repro.registry.cache import Claim  # imported late: most builds have no cache
+
         made = [each for each in realised if each.origin is None]
         claims = [
             Claim(each.step.key, self.shop.compressor, each.layer.diff_id, each.layer.descriptor)
@@ -109,6 +113,8 @@ class Shared:
             return None
         if cache.key is not None and value["key"] != str(cache.key.fingerprint):
             return None
+        from pesto_repro.registry.cache import Claim  # imported late, as above
+
         layer = Descriptor(self._media_type, Digest.parse(str(value["digest"])), int(value["size"]))
         return Claim(step, self.shop.compressor, Digest.parse(str(value["diff-id"])), layer)
 
