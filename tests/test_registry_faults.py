@@ -124,6 +124,15 @@ def test_an_answer_that_is_lost_after_the_manifest_was_stored(plain_registry: Li
     assert image == talk.client.manifest("1.0")
 
 
+def test_a_blob_that_is_away_for_a_moment(plain_registry: LiveRegistry, talk: Talk) -> None:
+    """docker-registry writes a blob's link anew when it is sent twice; a manifest that comes meanwhile is refused."""
+    image = manifest_of(OCI_MANIFEST, pushed(talk.client, Blob(b"{}")))
+    said = b'{"errors": [{"code": "DIGEST_INVALID"}, {"code": "MANIFEST_BLOB_UNKNOWN"}]}'
+    plain_registry.spoil(Fault("PUT", "/manifests/", times=2, status=400, body=said))
+    talk.client.push_manifest("1.0", image)
+    assert image == talk.client.manifest("1.0")
+
+
 @pytest.mark.parametrize("answer", [{"status": 404}, {"status": 416}])
 def test_an_upload_that_the_registry_forgot(plain_registry: LiveRegistry, talk: Talk, answer: dict[str, Any]) -> None:
     """It is begun again."""

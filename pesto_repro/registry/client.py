@@ -36,6 +36,8 @@ from pesto_repro.registry.http import (
     Opener,
     PassingError,
     Response,
+    registry_says,
+    status_of,
 )
 from pesto_repro.registry.ports import Manifest
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 MANIFEST_LIMIT = 16 << 20
 """Bytes. Distribution-spec: a registry "SHOULD" take manifests of 4 MiB; more is possible, without end it is not."""
 BUFFER = 256 << 10
+_REWRITTEN = 0.2
+"""For how many seconds a blob that was seen may be away."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -112,11 +116,17 @@ class Client(Funnel):
         self.retried(f"blob {descriptor.digest}", attempt)
 
     def push_manifest(self, reference: str, manifest: Manifest) -> None:
-        """PUT the very bytes; the registry has to confirm their digest."""
+        """PUT the very bytes; the registry has to confirm their digest.
+
+        Its blobs are there. A registry that cannot see one is being sent it by somebody else at this moment:
+        docker-registry writes a blob's link anew, and it is empty meanwhile.
+        """
 
         def attempt() -> None:
             headers = {"Content-Type": manifest.media_type}
             response = self.asked("PUT", self.manifest_url(reference), headers=headers, data=manifest.data)
+            if response.status_code in (400, 404) and "BLOB_UNKNOWN" in (said := registry_says(response)):
+                raise PassingError(f"{status_of(response)}{said}", _REWRITTEN)
             self.expect(response, 201, f"manifest {reference}")
             self._confirm(response, manifest.digest, f"manifest {reference}")
 

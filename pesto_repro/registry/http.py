@@ -258,7 +258,7 @@ class Funnel(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
         if response.status_code not in _PASSING:
             return
         response.close()
-        reason = _status(response)
+        reason = status_of(response)
         delay = _retry_after(response.headers.get("Retry-After", ""))
         if delay is not None and delay > PATIENCE:
             raise self.wrong(f"{reason}, and asks to come back in {delay:.0f} seconds")
@@ -336,7 +336,7 @@ class Funnel(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
         """Raise RegistryError with the registry's own words, if it did not answer *status*."""
         if response.status_code == status:
             return
-        text = self.authorizer.redact(f"{self.label}: {what}: {_status(response)}{_registry_says(response)}")
+        text = self.authorizer.redact(f"{self.label}: {what}: {status_of(response)}{registry_says(response)}")
         response.close()
         if response.status_code == 404:
             raise NotFoundError(text)
@@ -411,7 +411,7 @@ def _retry_after(text: str) -> float | None:
     return max(0.0, (moment - datetime.now(UTC)).total_seconds()) if moment.tzinfo else None
 
 
-def _registry_says(response: Response) -> str:
+def registry_says(response: Response) -> str:
     """Distribution-spec, "Error Codes": {"errors": [{"code", "message"}]}; in brackets, short, or nothing."""
     try:
         errors = json.loads(response.content[: 64 << 10])["errors"]
@@ -426,7 +426,7 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in text)
 
 
-def _status(response: Response) -> str:
+def status_of(response: Response) -> str:
     """The code in the standard's words, not in the registry's."""
     known = {each.value: each.phrase for each in HTTPStatus}
     return f"HTTP {response.status_code} {known.get(response.status_code, '')}".rstrip()
