@@ -144,11 +144,16 @@ class Shared:
 
         return cache.bring(claims, take)
 
-    def _keep(self, claim: Claim, pieces: Iterable[bytes]) -> None:
+    def _keep(self, claim: Claim, pieces: Iterator[bytes]) -> None:
         """Put *pieces* into the store if they are the layer that *claim* says. Raises MismatchError."""
         store = self.shop.store
         with store.writer() as blob:
-            _require_diff_id(claim, _diff_id(_written(pieces, blob), self.shop.compression))
+            try:
+                _require_diff_id(claim, _diff_id(_written(pieces, blob), self.shop.compression))
+            except MismatchError:
+                for _ in pieces:  # to the end: bytes that are not even the blob's are the registry's lie, said there
+                    pass
+                raise
             digest = blob.commit()
         if digest != claim.layer.digest:
             store.discard(digest)
