@@ -19,8 +19,8 @@ TEMPLATE = PACKAGE / "scaffold/template"
 
 # DESIGN: imports point strictly down, that is towards the left of this list.
 ROOMS = (
-    "errors digest addresses progress oci project lock plan store fetch registry build resolve sinks validate scaffold"
-    " cli __main__"
+    "errors digest addresses progress oci project lock plan store fetch registry build sandbox source resolve sinks"
+    " validate service bundle audit scaffold cli __main__"
 ).split()
 PURE = "errors digest addresses progress oci project lock plan".split()
 

@@ -16,6 +16,7 @@ _FULL = b"""
 platforms = ["linux/amd64", "linux/arm64"]
 user = "1000:1000"
 labels = { maintainer = "me" }
+embed-lock = true
 [base]
 debian = "trixie"
 packages = ["libgl1", "libstdc++6"]
@@ -26,6 +27,10 @@ requires = ["NumPy >=2"]
 system-packages = true
 index-url = "https://index.example.org/simple"
 find-links = ["wheels"]
+build-from-source = ["Markup_Safe"]
+allow-unreproducible = ["odd"]
+[python.build]
+packages = ["gcc"]
 [runtime]
 package = "processing-factory==1.7.2"
 closure = "full"
@@ -34,6 +39,8 @@ max = 20
 compression = "zstd"
 [profiles]
 merge = "deep"
+[trust]
+base-key = "keys/base.pub"
 """
 
 
@@ -51,7 +58,7 @@ def _message(text: bytes) -> str:
 def test_defaults() -> None:
     """Without image.toml everything has the value that the design names."""
     assert {
-        "image": {"platforms": ("linux/amd64",), "user": "65532:65532", "labels": {}},
+        "image": {"platforms": ("linux/amd64",), "user": "65532:65532", "labels": {}, "embed-lock": False},
         "base": {"debian": None, "packages": (), "mirror": None},
         "python": {
             "version": None,
@@ -59,10 +66,14 @@ def test_defaults() -> None:
             "requires": (),
             "index-url": None,
             "find-links": (),
+            "build-from-source": (),
+            "allow-unreproducible": (),
+            "build": {"packages": ()},
         },
         "runtime": {"package": "processing-factory==1.7.2", "closure": "minimal"},
         "layers": {"max": 40, "compression": "gzip"},
         "profiles": {"merge": "root"},
+        "trust": {"base-key": None},
     } == settings({}, [], "root").model_dump(by_alias=True)
 
 
@@ -76,6 +87,12 @@ def test_every_key_is_read() -> None:
         read.python.index_url,
         read.python.find_links,
     )
+    assert (("markup-safe",), ("odd",), ("gcc",)) == (
+        read.python.build_from_source,
+        read.python.allow_unreproducible,
+        read.python.build.packages,
+    )
+    assert (True, "keys/base.pub") == (read.image.embed_lock, read.trust.base_key)
     assert ("full", 20, "zstd", "deep") == (
         read.runtime.closure,
         read.layers.max,

@@ -18,17 +18,31 @@ from pesto_repro.cli.console import Console
 from pesto_repro.errors import EXIT_FAILURE, EXIT_INTERRUPTED, PestoError
 
 COMMANDS = {
-    "init": "pesto_repro.cli.init:init",
-    "lock": "pesto_repro.cli.lock:lock",
-    "plan": "pesto_repro.cli.build:plan",
-    "build": "pesto_repro.cli.build:build",
-    "push": "pesto_repro.cli.push:push",
-    "copy": "pesto_repro.cli.push:copy",
-    "inspect": "pesto_repro.cli.inspect:inspect",
-    "login": "pesto_repro.cli.login:login",
-    "logout": "pesto_repro.cli.login:logout",
-    "schema": "pesto_repro.cli.init:schema",
+    "init": ("init:init", "Make a new project at TARGET."),
+    "lock": ("lock:lock", "Pin everything PROJECT depends on into its lock."),
+    "plan": ("build:plan", "Show the steps of PROJECT's image, and what the store has."),
+    "explain": ("explain:explain", "Say why steps of PROJECT are to be made again."),
+    "build": ("build:build", "Build PROJECT's image from its lock."),
+    "run": ("run:run", "Run an image's service, or one request, without Docker."),
+    "test": ("test:test", "Test an image's service with the project's own cases."),
+    "push": ("push:push", "Push an archive or a layout to a registry."),
+    "copy": ("push:copy", "Copy an image from anywhere to anywhere."),
+    "inspect": ("inspect:inspect", "Show what is in an image."),
+    "diff": ("diff:diff", "Say how two locks, plans or images differ."),
+    "verify": ("verify:verify", "Check an image: its form, its signature, or by making it again."),
+    "sbom": ("sbom:sbom", "Write the bill of materials."),
+    "provenance": ("sbom:provenance", "Write the provenance statement."),
+    "export": ("export:export", "Write the lock in another tool's format."),
+    "vendor": ("vendor:vendor", "Write everything that a build needs as one bundle."),
+    "keygen": ("sign:keygen", "Make a pair of keys."),
+    "sign": ("sign:sign", "Sign a registry's image."),
+    "referrers": ("referrers:referrers", "List what is attached to a registry's image."),
+    "store": ("store:store", "Look after the store."),
+    "login": ("login:login", "Remember a registry's credentials."),
+    "logout": ("login:logout", "Forget a registry's credentials."),
+    "schema": ("init:schema", "Print the JSON Schema of image.toml."),
 }
+"""Each command's place below this package, and what it does in a line: so that ``--help`` imports none of them."""
 _PROFILES = ("-p", "--profile", "--profiles")
 
 
@@ -41,9 +55,13 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"pesto_repro.cli.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -35,6 +35,10 @@ def asked(project: Project, platforms: tuple[str, ...], overrides: tuple[Overrid
         labels=dict(settings.image.labels),
         environments=tuple(f"{key}={value}" for key, value in project.environments.items()),
         system_packages=settings.python.system_packages,
+        build_from_source=tuple(sorted(settings.python.build_from_source)),
+        allow_unreproducible=tuple(sorted(settings.python.allow_unreproducible)),
+        build_packages=tuple(sorted(settings.python.build.packages)),
+        embed_lock=settings.image.embed_lock,
         resources=tuple(
             ResourceInput(key=each.key, source=each.public_source, to=each.to, type=each.type, sha256=each.sha256)
             for each in project.resources

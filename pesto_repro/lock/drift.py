@@ -18,6 +18,9 @@ _LISTS = {
     "constraints": "python constraints",
     "base_packages": "base.packages",
     "platforms": "image.platforms",
+    "build_from_source": "python.build-from-source",
+    "allow_unreproducible": "python.allow-unreproducible",
+    "build_packages": "python.build.packages",
 }
 _VALUES = {
     "name": "description.name",
@@ -30,6 +33,7 @@ _VALUES = {
     "max_layers": "layers.max",
     "compression": "layers.compression",
     "user": "image.user",
+    "embed_lock": "image.embed-lock",
 }
 
 

@@ -103,6 +103,10 @@ class Input(Table):
     labels: dict[str, str] = {}
     environments: tuple[str, ...] = ()
     system_packages: bool = False
+    build_from_source: tuple[str, ...] = ()
+    allow_unreproducible: tuple[str, ...] = ()
+    build_packages: tuple[str, ...] = ()
+    embed_lock: bool = False
     resources: tuple[ResourceInput, ...] = ()
     documents: dict[str, DigestText] = {}
     overrides: tuple[Literal["merge", "platforms"], ...] = ()

@@ -50,6 +50,13 @@ def _pep508(text: str) -> str:
         raise _wrong(str(error)) from None
 
 
+def _package_name(text: str) -> str:
+    """PEP 508, "Names"; in normal form (PEP 503)."""
+    if not re.fullmatch(r"[A-Z0-9]|[A-Z0-9][A-Z0-9._-]*[A-Z0-9]", text, re.I):
+        raise _wrong(f'"{text}" is no name of a Python package')
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
 def _runtime(text: str) -> str:
     if project_name(_pep508(text)) != RUNTIME:
         raise _wrong(f'"{text}" is not a requirement on {RUNTIME}, such as "{RUNTIME}==1.7.2"')
@@ -96,6 +103,11 @@ WebAddresses = Annotated[str, AfterValidator(_web_addresses)]
 # signs, and periods (.)", "must be at least two characters long and must start with an alphanumeric
 # character".
 DebianNames = Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")], ...], BeforeValidator(_tuple)]
+PackageNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_package_name)], ...],
+    BeforeValidator(_tuple),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
 
 
 class Table(BaseModel):
@@ -115,6 +127,9 @@ class Image(Table):
         description='Who runs the service: "uid", "uid:gid", root, nobody or nonroot. Not root by default.',
     )
     labels: dict[str, str] = Field(default={}, description="Labels of the image's configuration.")
+    embed_lock: bool = Field(
+        default=False, description="Put the lock into the image, at /etc/pesto/lock.toml: it says how to make it again."
+    )
 
 
 class Base(Table):
@@ -127,6 +142,12 @@ class Base(Table):
     mirror: WebAddresses | None = Field(
         default=None, description="The Debian mirror to take packages from. It never gets into the lock."
     )
+
+
+class PythonBuild(Table):
+    """Where wheels are built from source: the image's own base, and what is added here. None of it is in the image."""
+
+    packages: DebianNames = Field(default=(), description="Debian packages to add while building: gcc, headers.")
 
 
 class Python(Table):
@@ -147,6 +168,13 @@ class Python(Table):
         description="The package index. Default: the one that the configuration of uv or pip names.",
     )
     find_links: Places = Field(default=(), description="More places to look for wheels: addresses or folders.")
+    build_from_source: PackageNames = Field(
+        default=(), description="Packages whose wheels are built from source although there are wheels of them."
+    )
+    allow_unreproducible: PackageNames = Field(
+        default=(), description="Packages that may be built from source although two builds of them differ."
+    )
+    build: PythonBuild = Field(default=PythonBuild(), description="Where wheels are built from source.")
 
 
 class Runtime(Table):
@@ -170,6 +198,15 @@ class LayersTable(Table):
     compression: Literal["gzip", "zstd", "none"] = Field(default="gzip", description="How layers are compressed.")
 
 
+class Trust(Table):
+    """Whose signatures are demanded."""
+
+    base_key: str | None = Field(
+        default=None,
+        description="A public key (PEM), relative to the project: a base image not signed with it is not used.",
+    )
+
+
 class Profiles(Table):
     """How profiles are applied. Only image.toml itself may say it, not a profile of it."""
 
@@ -187,6 +224,7 @@ class Settings(Table):
     runtime: Runtime = Runtime()
     layers: LayersTable = LayersTable()
     profiles: Profiles = Profiles()
+    trust: Trust = Trust()
 
 
 def settings(document: Document, layers: Layers, merge: Merge) -> Settings:
