@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pesto_repro.errors import ProjectError
+from pesto_repro.project.checks import problems
 from pesto_repro.project.files import ignores
 from pesto_repro.project.pyrequires import python_requires
 from pesto_repro.project.requirements import requirements
-from pesto_repro.project.service import problems
 from pesto_repro.project.settings import settings
 
 _WORDS = st.sampled_from(

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pesto_repro.project.service import NATIVE, config_json, problems, service_json, version_json
+from pesto_repro.project.checks import NATIVE, problems
+from pesto_repro.project.service import config_json, service_json, version_json
 
 _NATIVE: dict[str, Any] = {name: {"type": "object"} for name in NATIVE}
 _DESCRIPTION = {

@@ -18,8 +18,11 @@ _UPSTREAM = """
 import json, logging, sys, types
 wheel, root, *profiles = sys.argv[1:]
 sys.path.insert(0, wheel)
-six = types.ModuleType("six")
-six.iteritems = lambda mapping: iter(mapping.items())
+try:
+    import six
+except ImportError:
+    six = types.ModuleType("six")
+    six.iteritems = lambda mapping: iter(mapping.items())
 converter = types.ModuleType("pesto.ws.features.converter.image.image")
 converter.Image = object
 sys.modules |= {"six": six, converter.__name__: converter}

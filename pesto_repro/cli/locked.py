@@ -13,7 +13,7 @@ from pesto_repro.digest import Digest
 from pesto_repro.errors import DriftError, LockError
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.asked import asked_again
-from pesto_repro.lock.drift import require_no_drift
+from pesto_repro.lock.drift import drift, require_no_drift
 from pesto_repro.lock.model import Lock
 from pesto_repro.plan import ASSEMBLY_VERSION, Plan, make_plan
 from pesto_repro.progress import Reporter
@@ -48,9 +48,9 @@ class Locked:
     local: dict[Digest, LocalFile]
 
 
-def read(request: Request, merge: Merge | None = None) -> Project:
+def read(request: Request, merge: Merge | None = None, *, checked: bool = False) -> Project:
     """The project as declared now."""
-    return read_project(request.path, request.profiles, merge)
+    return read_project(request.path, request.profiles, merge, checked=checked)
 
 
 def find_lock(project: Project, request: Request) -> tuple[Path, str | None]:
@@ -65,19 +65,28 @@ def find_lock(project: Project, request: Request) -> tuple[Path, str | None]:
 
 
 def locked(request: Request, reporter: Reporter) -> Locked:
-    """Everything that a build starts from. Raises LockError, DriftError, ProjectError."""
-    project = read(request)
+    """Everything that a build starts from. Raises LockError, DriftError, ProjectError.
+
+    Documents that are those of the lock were checked when it was made; others are now, for what is wrong with them
+    is said before what is not locked.
+    """
+    project = read(request, checked=True)
     for warning in project.warnings:
         reporter.warn(warning)
     path, text = find_lock(project, request)
     if text is None:
+        read(request)
         raise LockError(f"there is no lock at {path}", f"run `{request.command('lock')}`")
     lock = lock_text.loads(text, str(path))
-    if "merge" in lock.input.overrides:
-        project = read(request, lock.input.merge)
+    merge = lock.input.merge if "merge" in lock.input.overrides else None
+    if merge is not None:
+        project = read(request, merge, checked=True)
     mend = request.command("lock")
     require_rules(lock, path, mend)
-    require_no_drift(lock.input, asked_again(project, lock), mend)
+    now = asked_again(project, lock)
+    if drift(lock.input, now):
+        read(request, merge)
+        require_no_drift(lock.input, now, mend)
     return _planned(project, lock, mend)
 
 

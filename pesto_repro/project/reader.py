@@ -6,6 +6,7 @@ which a folder lists its files does not matter.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pesto_repro.errors import Problem, ProjectError
-from pesto_repro.project import files, service
+from pesto_repro.project import files
 from pesto_repro.project.documents import (
     Document,
     at,
@@ -52,14 +53,25 @@ _BUILD_KEYS = ("name", "version", "algorithm_path", "workspace", "use_ssl")
 _PROFILE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def read_project(path: Path, profiles: Sequence[str] = (), merge: Merge | None = None) -> Project:
+def read_project(
+    path: Path, profiles: Sequence[str] = (), merge: Merge | None = None, *, checked: bool = False
+) -> Project:
     """The project at *path*, its root or one of its pesto/build/build*.json, with *profiles* in this order.
 
-    *merge*: the policy, instead of what image.toml says. Raises ProjectError with the Problems of all files.
+    *merge*: the policy, instead of what image.toml says. *checked*: what the documents say was found to be right
+    before, and is not looked at again unless something else is wrong. Raises ProjectError with the Problems of all
+    files.
     """
+    if checked:
+        with contextlib.suppress(ProjectError):
+            return _read(path, profiles, merge, checked=True)
+    return _read(path, profiles, merge, checked=False)
+
+
+def _read(path: Path, profiles: Sequence[str], merge: Merge | None, *, checked: bool) -> Project:
     build, root = _locate(path)
     _check_profiles(profiles)
-    reading = _Reading(root, tuple(profiles))
+    reading = _Reading(root, tuple(profiles), checked)
     with reading.gathering():
         build, root = _root(build, root)
         reading.root = root
@@ -120,8 +132,9 @@ class _Gathering:
 class _Reading:
     """One reading of one project: gathers Problems and warnings while the files are gone through."""
 
-    def __init__(self, root: Path, profiles: tuple[str, ...]) -> None:
+    def __init__(self, root: Path, profiles: tuple[str, ...], checked: bool) -> None:
         self.root = root
+        self._checked = checked
         self.problems: list[Problem] = []
         self._profiles = profiles
         self._touched: set[str] = set()
@@ -140,11 +153,14 @@ class _Reading:
         required = self._requirements(policy, base_is_given=_names_base(image))
         named = self._reference(build)
         python = self._python(chosen)
+        name = documents.get("description", {}).get("name")
+        if not isinstance(name, str):
+            raise ProjectError(self.problems)
         if self.problems or chosen is None or required is None or named is None or python is None:
             raise ProjectError(self.problems)
         return Project(
             root=self.root,
-            name=documents["description"]["name"],
+            name=name,
             reference=named,
             profiles=self._profiles,
             merge=policy,
@@ -176,12 +192,18 @@ class _Reading:
             layers = self._layers(f"{_API}/{name}.json", required=is_required)
             if layers and len(self.problems) == before:
                 found[name] = _Cascade(layers, self._cascade(layers, merge))
+        if not self._checked:
+            self._check(found, merge)
+        return {name: each.document for name, each in found.items()}
+
+    def _check(self, found: Mapping[str, _Cascade], merge: Merge) -> None:
+        from pesto_repro.project import checks  # imported late: it takes long
+
         documents = {name: each.document for name, each in found.items()}
         has_definitions = (self.root / _API / "user_definitions.json").is_file()
-        for name, path, message in service.problems(_checkable(documents, has_definitions)):
+        for name, path, message in checks.problems(_checkable(documents, has_definitions)):
             file = origin(found[name].layers, path, merge)
             self.problems.append(Problem(file, dotted(path), message))
-        return documents
 
     def _requirements(self, merge: Merge, *, base_is_given: bool) -> Requirements | None:
         before = len(self.problems)

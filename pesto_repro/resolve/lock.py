@@ -39,8 +39,8 @@ from pesto_repro.oci import Descriptor, Platform
 from pesto_repro.plan import ASSEMBLY_VERSION
 from pesto_repro.plan.make import RUNTIME
 from pesto_repro.project import Project
+from pesto_repro.project.checks import problems as service_problems
 from pesto_repro.project.documents import did_you_mean, dotted
-from pesto_repro.project.service import problems as service_problems
 from pesto_repro.resolve import base_image, debian, python
 from pesto_repro.resolve.python import LocalWheel
 from pesto_repro.resolve.resources import local_wheels, resolve_resources
