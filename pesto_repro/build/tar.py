@@ -25,6 +25,7 @@ from pesto_repro.errors import BuildError
 
 MTIME = 315532800
 BLOCK = 512
+END = bytes(2 * BLOCK)
 _TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "directory": b"5"}
 
 
@@ -43,12 +44,17 @@ def write_tar(entries: Iterable[Entry], sink: Sink, copy: Copy = lambda _: False
 
     Raises BuildError for content of another size than announced.
     """
+    write_entries(entries, sink, copy)
+    sink.write(END)
+
+
+def write_entries(entries: Iterable[Entry], sink: Sink, copy: Copy = lambda _: False) -> None:
+    """The same without the end: a tar that more can be added to."""
     for entry in entries:
         for block in _header(entry):
             sink.write(block)
         if entry.kind == "file":
             _write_content(entry, sink, copy)
-    sink.write(bytes(2 * BLOCK))
 
 
 def arrange(entries: Iterable[Entry]) -> list[Entry]:
