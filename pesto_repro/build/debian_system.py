@@ -2,8 +2,7 @@
 
 The links of the merged /usr, accounts, certificate authorities, the loader's cache, alternatives, the files
 that packages copy from their own defaults, time zone, folders with special permissions. Not made, because a
-container's runtime does: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``. Of each package only what
-is needed is read.
+container's runtime does: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``.
 """
 
 from __future__ import annotations
@@ -14,32 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pesto_repro.build import debian_alternatives, debian_certificates, ldcache
-from pesto_repro.build.deb import Deb, Member, read
-from pesto_repro.build.debs import merged
+from pesto_repro.build.deb import Member
+from pesto_repro.build.debian_facts import ACCOUNTS, COPIES, Facts, facts, merged
 from pesto_repro.build.entry import Entry, data, directory, symlink
 from pesto_repro.build.maker import Inputs
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Step
-from pesto_repro.plan.root import MERGED_USR, SPECIAL, USER
+from pesto_repro.plan.root import MERGED_USR, SPECIAL
 
-_PASSWD = f"nonroot:x:{USER}:{USER}:nonroot:/home/nonroot:/usr/sbin/nologin\n"
-_GROUP = f"nonroot:x:{USER}:\n"
 _MERGED = {"amd64": ("bin", "lib", "lib64", "sbin"), "arm64": ("bin", "lib", "sbin")}
 """The links of the merged /usr that every base has, by architecture (trixie's base-files brings them)."""
-_ACCOUNTS = {
-    "usr/share/base-passwd/passwd.master": ("etc/passwd", _PASSWD),
-    "usr/share/base-passwd/group.master": ("etc/group", _GROUP),
-}
-_COPIES = {
-    "usr/share/base-files/profile": "etc/profile",
-    "usr/share/base-files/motd": "etc/motd",
-    "usr/share/base-files/dot.profile": "root/.profile",
-    "usr/share/base-files/dot.bashrc": "root/.bashrc",
-    "usr/share/base-files/nsswitch.conf": "etc/nsswitch.conf",
-    "usr/share/libc-bin/nsswitch.conf": "etc/nsswitch.conf",
-    "usr/share/readline/inputrc": "etc/inputrc",
-}
-"""What a package installs as a first configuration (install_from_default in its postinst)."""
 _DIRECTORIES = (
     *("mnt", "srv", "opt", "media", "etc/opt", "var/opt", "proc", "sys", "dev"),
     *(f"usr/local/{name}" for name in "bin etc games include lib sbin share share/man src".split()),
@@ -55,8 +38,9 @@ class Root:
     """The paths that all packages bring together, where they really lie, and the packages themselves."""
 
     architecture: str
-    debs: tuple[Deb, ...]
+    packages: tuple[Facts, ...]
     members: Mapping[str, Member]
+    libraries: Mapping[str, ldcache.Library]
 
     def file(self, path: str) -> Member | None:
         """The file at *path*, links followed; None if there is none."""
@@ -91,23 +75,10 @@ def _root(step: Step, inputs: Inputs) -> Root:
     architecture = step.params["architecture"]
     if architecture not in _MERGED:
         raise BuildError(f"no Debian base can be made for {architecture}", f"use one of {', '.join(_MERGED)}")
-    scratch = inputs.stack.enter_context(inputs.scratch())
-    debs: list[Deb] = []
-    for pinned in step.inputs:
-        with inputs.open(pinned.digest) as stream:
-            debs.append(read(stream, pinned.name, scratch, _wanted))
-    members = {merged(each.path): each for deb in debs for each in deb.members}
-    return Root(architecture, tuple(debs), members)
-
-
-def _wanted(path: str) -> bool:
-    path = merged(path)
-    return (
-        path in _ACCOUNTS
-        or path in _COPIES
-        or path.startswith((debian_certificates.SOURCE, "etc/ld.so.conf"))
-        or ldcache.is_library_name(posixpath.basename(path))
-    )
+    known = [facts(pinned, inputs) for pinned in step.inputs]
+    members = {merged(each.path): each for one in known for each in one.members}
+    libraries = {merged(path): each for one in known for path, each in one.libraries.items()}
+    return Root(architecture, tuple(known), members, libraries)
 
 
 def _links(root: Root) -> Iterator[Entry]:
@@ -125,13 +96,13 @@ def _links(root: Root) -> Iterator[Entry]:
 
 
 def _accounts(root: Root) -> Iterator[Entry]:
-    for source, (path, line) in _ACCOUNTS.items():
+    for source, (path, line) in ACCOUNTS.items():
         if member := root.file(source):
             yield data(path, member.read() + line.encode())
 
 
 def _copies(root: Root) -> Iterator[Entry]:
-    found = {path: member for source, path in _COPIES.items() if (member := root.file(source))}
+    found = {path: member for source, path in COPIES.items() if (member := root.file(source))}
     for path, member in found.items():
         if path not in root.members:
             yield data(path, member.read())
@@ -168,8 +139,8 @@ def _certificates(root: Root) -> dict[str, bytes]:
 
 
 def _alternatives(root: Root) -> Iterator[debian_alternatives.Alternative]:
-    for deb in root.debs:
-        for each in debian_alternatives.offered(deb.control.get("postinst", b"").decode("utf-8", "replace")):
+    for package in root.packages:
+        for each in debian_alternatives.offered(package.postinst):
             slaves = tuple((f"/{merged(link.lstrip('/'))}", name, path) for link, name, path in each.slaves)
             yield replace(each, link=f"/{merged(each.link.lstrip('/'))}", slaves=slaves)
 
@@ -204,10 +175,10 @@ def _soname(root: Root, path: str) -> str | None:
     if not ldcache.is_library_name(name):
         return None
     member = root.file(path)
-    if member is None or not ldcache.is_library_name(posixpath.basename(member.path)):
+    library = root.libraries.get(merged(member.path)) if member is not None else None
+    if library is None or library.machine != ldcache.MACHINES[root.architecture]:
         return None
-    found = ldcache.soname(member.open, name, root.architecture)
-    return found and ldcache.entry_name(name, found, root.members[path].kind == "symlink")
+    return ldcache.entry_name(name, library.soname or name, root.members[path].kind == "symlink")
 
 
 def _resolved(path: str, member: Member) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from pesto_repro.build.deb import Deb, Member, read
+from pesto_repro.build.debian_facts import merged, put_aside
 from pesto_repro.build.entry import Entry, data
 from pesto_repro.build.maker import Inputs
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Step
-from pesto_repro.plan.root import LINKS, real
+from pesto_repro.plan.root import LINKS
 
 
 def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
@@ -24,6 +25,7 @@ def entries(step: Step, inputs: Inputs) -> Iterator[Entry]:
     for pinned in step.inputs:
         with inputs.open(pinned.digest) as stream:
             debs.append(read(stream, pinned.name, scratch))
+            put_aside(pinned, debs[-1], inputs)
     refused = [f"{deb.label}: {reason}" for deb in debs for reason in _refusals(deb)]
     if refused:
         raise BuildError("\n  ".join(["Debian packages bring what cannot be in an image:", *sorted(refused)]))
@@ -38,11 +40,6 @@ def package_entries(deb: Deb) -> Iterator[Entry]:
     yield data(status, deb.control["control"], origin=deb.label)
     if "md5sums" in deb.control:
         yield data(f"{status}.md5sums", deb.control["md5sums"], origin=deb.label)
-
-
-def merged(path: str) -> str:
-    """Where *path* really lies: ``lib/x`` is ``usr/lib/x``."""
-    return real(path, LINKS)
 
 
 def _entry(member: Member, origin: str) -> Entry:

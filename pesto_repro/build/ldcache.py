@@ -10,7 +10,8 @@ from __future__ import annotations
 import fnmatch
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cmp_to_key
 from typing import BinaryIO
 
@@ -83,18 +84,25 @@ def compare(one: str, other: str) -> int:
     return 0 if right == len(other) else -1
 
 
-def soname(open_file: Callable[[], BinaryIO], name: str, architecture: str) -> str | None:
-    """The DT_SONAME of a shared library, *name* if it has none; None if it is not for *architecture*."""
-    with open_file() as stream:
-        header = stream.read(64)
-        # ELF-64: class at 4 (2 = 64 bits), data at 5 (1 = little-endian), e_machine at 18
-        if header[:6] != b"\x7fELF\2\1" or len(header) < 64:
-            return None
-        if struct.unpack_from("<H", header, 18)[0] != MACHINES[architecture]:
-            return None
-        segments = list(_segments(stream, header))
-        dynamic = next((each for each in segments if each[0] == _PT_DYNAMIC), None)
-        return None if dynamic is None else _dynamic_soname(stream, segments, dynamic) or name
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What the cache must know of a shared library: ELF's e_machine, and DT_SONAME if it has one."""
+
+    machine: int
+    soname: str | None
+
+
+def library(stream: BinaryIO) -> Library | None:
+    """What a file says of itself; None if it is no shared library of 64 bits."""
+    header = stream.read(64)
+    # ELF-64: class at 4 (2 = 64 bits), data at 5 (1 = little-endian), e_machine at 18
+    if header[:6] != b"\x7fELF\2\1" or len(header) < 64:
+        return None
+    segments = list(_segments(stream, header))
+    dynamic = next((each for each in segments if each[0] == _PT_DYNAMIC), None)
+    if dynamic is None:
+        return None
+    return Library(struct.unpack_from("<H", header, 18)[0], _dynamic_soname(stream, segments, dynamic))
 
 
 _Segment = tuple[int, int, int, int]

@@ -42,6 +42,10 @@ MAKERS = {
 """Kind of step -> module and function of its maker, imported when a layer is made: most builds make few."""
 
 
+_LAST = ("debian-system",)
+"""Kinds of steps that come last: they find on the shelf what others have put there."""
+
+
 def maker(kind: str) -> Maker:
     """The maker of *kind*."""
     module, _, name = MAKERS[kind].partition(":")
@@ -149,7 +153,7 @@ def _drive(
     steps: Sequence[Step], shop: Workshop, fetching: Mapping[Future[None], Digest], makers: ThreadPoolExecutor
 ) -> list[Realised]:
     absent = set(fetching.values())
-    waiting = sorted(steps, key=lambda step: (-step.weight, step.key))
+    waiting = sorted(steps, key=lambda step: (step.kind in _LAST, -step.weight, step.key))
     pending: set[Future[Any]] = set(fetching)
     making: list[Future[Realised]] = []
     while True:
@@ -171,7 +175,7 @@ def _drive(
 def make(step: Step, shop: Workshop) -> Realised:
     """Make one layer, whatever the store knows of it."""
     with ExitStack() as stack, shop.reporter.activity("build", step.name), shop.store.writer() as blob:
-        inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack)
+        inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack, _Shelf(shop.store))
         writer = LayerWriter(shop.compression, blob)
         try:
             entries = arrange(follow(maker(step.kind)(step, inputs), step.params.get("links", {})))
@@ -193,6 +197,20 @@ def make(step: Step, shop: Workshop) -> Realised:
 def _open_input(shop: Workshop, digest: Digest) -> BinaryIO:
     local = shop.local.get(digest)
     return local.path.open("rb") if local else shop.store.open(digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """The store's records as a shelf."""
+
+    store: Store
+
+    def find(self, kind: str, digest: Digest) -> str | None:
+        found = self.store.record(kind, digest.hex)
+        return None if found is None else str(found["text"])
+
+    def put(self, kind: str, digest: Digest, text: str) -> None:
+        self.store.remember(kind, digest.hex, {"text": text})
 
 
 def layer_of(step: Step, diff_id: Digest, digest: Digest, size: int, shop: Workshop) -> Layer:
