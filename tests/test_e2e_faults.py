@@ -217,14 +217,14 @@ def test_an_archive_that_was_changed_is_written_again(small: Small, digest: Dige
 def test_a_file_that_changes_underway(small: Small) -> None:
     """A build whose inputs are written to meanwhile fails instead of making a layer of both."""
     big = with_big_file(small, 400_000_000)
-    before = {path.name for path in files(small.store / "records")}
+    before = {path.name for path in files(small.store / "records/step")}
     process = start(small, "-o", small.root.parent / "new.tar")
     wait_for(lambda: any(size > 0 for size in sizes(small.store / "tmp")), process)
     os.utime(big)
     stdout, stderr = process.communicate()
     assert (1, "") == (process.returncode, stdout)
     assert f"error: {big} changed while it was being built\nhint: run the build again\n" == stderr
-    assert before == {path.name for path in files(small.store / "records")}
+    assert before == {path.name for path in files(small.store / "records/step")}
     assert "new.tar" not in beside(small.output)
 
 

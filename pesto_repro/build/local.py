@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pesto_repro.build.seen import Seen, Signature
 from pesto_repro.digest import Digest, hash_stream
 from pesto_repro.errors import BuildError
 from pesto_repro.plan import Tree, TreeFile
 from pesto_repro.project import ProjectFile
 from pesto_repro.project.files import resolve
-
-Signature = tuple[int, int, int]
-"""Size, mtime and inode: equal before and after, the content is what was hashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +25,30 @@ class LocalFile:
 
     def require_unchanged(self) -> None:
         """Raises BuildError if the file is not the one that was hashed."""
-        if _signature(self.path) != self.signature:
+        if _signature(self.path).of_content != self.signature.of_content:
             raise BuildError(f"{self.path} changed while it was being built", "run the build again")
 
 
 LocalFiles = Mapping[Digest, LocalFile]
 
 
-def hash_file(path: Path) -> tuple[Digest, int, LocalFile]:
-    """Digest and size in bytes of *path*. Raises BuildError if it cannot be read."""
-    try:
-        signature = _signature(path)
-        with path.open("rb") as stream:
-            digest, size = hash_stream(stream)
-    except OSError as error:
-        raise BuildError(f"{path} cannot be read: {error.strerror}") from None
-    return digest, size, LocalFile(path, signature)
+def hash_file(path: Path, seen: Seen | None = None) -> tuple[Digest, int, LocalFile]:
+    """Digest and size in bytes of *path*, from *seen* if it is known. Raises BuildError if it cannot be read."""
+    seen = seen or Seen()
+    signature = _signature(path)
+    digest = seen.find(path, signature)
+    if digest is None:
+        try:
+            with path.open("rb") as stream:
+                digest, _ = hash_stream(stream)
+        except OSError as error:
+            raise BuildError(f"{path} cannot be read: {error.strerror}") from None
+        if _signature(path) == signature:
+            seen.add(path, signature, digest)
+    return digest, signature.size, LocalFile(path, signature)
 
 
-def hash_tree(files: Iterable[ProjectFile]) -> tuple[Tree, dict[Digest, LocalFile]]:
+def hash_tree(files: Iterable[ProjectFile], seen: Seen | None = None) -> tuple[Tree, dict[Digest, LocalFile]]:
     """What decides a layer of *files*, and where the bytes of each digest lie."""
     tree: list[TreeFile] = []
     found: dict[Digest, LocalFile] = {}
@@ -53,7 +56,7 @@ def hash_tree(files: Iterable[ProjectFile]) -> tuple[Tree, dict[Digest, LocalFil
         if each.target is not None or each.path.endswith("/"):
             tree.append(TreeFile(each.path, target=each.target))
             continue
-        digest, size, local = hash_file(each.source)
+        digest, size, local = hash_file(each.source, seen)
         found[digest] = local
         tree.append(TreeFile(each.path, digest.hex, size, each.executable))
     return tuple(sorted(tree, key=lambda each: each.path)), found
@@ -121,7 +124,6 @@ def _require_inside(link: ProjectFile, links: Mapping[str, str]) -> None:
 
 def _signature(path: Path) -> Signature:
     try:
-        found = path.stat()
+        return Signature.of(path)
     except OSError as error:
         raise BuildError(f"{path} cannot be read: {error.strerror}") from None
-    return found.st_size, found.st_mtime_ns, found.st_ino

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pesto_repro.build.local import LocalFile, hash_file, hash_tree, list_folder
+from pesto_repro.build.seen import Seen
 from pesto_repro.digest import Digest
 from pesto_repro.errors import MismatchError, Problem, ProjectError
 from pesto_repro.lock.model import Resource
@@ -20,9 +21,13 @@ FILE = "pesto/build/requirements.json"
 
 
 class Local:
-    """The local resources of a project, hashed: what the lock says of them, and where their bytes lie."""
+    """The local resources of a project, hashed: what the lock says of them, and where their bytes lie.
 
-    def __init__(self, project: Project) -> None:
+    Files that *seen* knows are not read again.
+    """
+
+    def __init__(self, project: Project, seen: Seen | None = None) -> None:
+        self._seen = seen
         self.resources: dict[str, Resource] = {}
         self.files: dict[Digest, LocalFile] = {}
         self.folders: dict[str, Tree] = {}
@@ -40,12 +45,12 @@ class Local:
 
     def _add(self, spec: ResourceSpec, path: Path) -> None:
         if path.is_dir():
-            tree, files = hash_tree(list_folder(path))
+            tree, files = hash_tree(list_folder(path), self._seen)
             self.folders[spec.key], size = tree, sum(each.size for each in tree)
             self.files.update(files)
             self.resources[spec.key] = resource(spec, None, size, str(tree_digest(tree)))
         else:
-            digest, size, local = hash_file(path)
+            digest, size, local = hash_file(path, self._seen)
             require_declared(spec, digest)
             self.files[digest] = local
             self.resources[spec.key] = resource(spec, digest, size)

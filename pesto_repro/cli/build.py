@@ -35,7 +35,7 @@ _TRIES = 3
 @project_command
 def plan(session: Session) -> int:
     """Show the steps of PROJECT's image, their keys, and which of their layers are in the store."""
-    found = locked(session.request, session.console)
+    found = locked(session.request, session.console, session.store)
     shop = _workshop(session, found, offline=True)
     if session.json:
         platforms = [
@@ -88,7 +88,7 @@ def build(
     """
     if references and offline:
         raise PestoError("--push and --offline exclude each other", "build offline, then run `pesto-repro push`")
-    found = locked(session.request, session.console)
+    found = locked(session.request, session.console, session.store)
     targets = tuple(read_target(each, found.project.reference.tag) for each in references)
     shop = _workshop(session, found, offline=offline, jobs=jobs)
     target = output or (None if targets else f"dist/{_filename(found)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pesto_repro.build.resources import Local
+from pesto_repro.build.seen import Seen
 from pesto_repro.cli.console import show, show_json
 from pesto_repro.cli.locked import Merge, find_lock, read, require_resources, require_rules
 from pesto_repro.cli.options import Session, project_command
@@ -95,7 +96,8 @@ def _check(session: Session, project: Project, path: Path, now: Input, lock: Loc
     mend = session.request.command("lock")
     require_rules(lock, path, mend)
     require_no_drift(lock.input, now, mend)
-    require_resources(lock, Local(project), mend)
+    seen = Seen(session.store, project.root)
+    require_resources(lock, Local(project, seen), mend)
     if session.json:
         show_json({"lockfile": str(path), "content-hash": lock.content_hash, "changed": False})
     session.console.info(f"{path} is up to date")

@@ -9,6 +9,7 @@ from typing import Literal
 from pesto_repro.build.compress import describe
 from pesto_repro.build.local import LocalFile, hash_tree
 from pesto_repro.build.resources import Local
+from pesto_repro.build.seen import Seen
 from pesto_repro.digest import Digest
 from pesto_repro.errors import DriftError, LockError
 from pesto_repro.lock import text as lock_text
@@ -18,6 +19,7 @@ from pesto_repro.lock.model import Lock
 from pesto_repro.plan import ASSEMBLY_VERSION, Plan, make_plan
 from pesto_repro.progress import Reporter
 from pesto_repro.project import Project, list_files, lock_path, read_project
+from pesto_repro.store import Store
 
 Merge = Literal["root", "deep"]
 
@@ -64,11 +66,11 @@ def find_lock(project: Project, request: Request) -> tuple[Path, str | None]:
         raise LockError(f"{path} cannot be read: {error}") from None
 
 
-def locked(request: Request, reporter: Reporter) -> Locked:
+def locked(request: Request, reporter: Reporter, store: Store | None = None) -> Locked:
     """Everything that a build starts from. Raises LockError, DriftError, ProjectError.
 
-    Documents that are those of the lock were checked when it was made; others are now, for what is wrong with them
-    is said before what is not locked.
+    *store* remembers what the project's files hold. Documents that are those of the lock were checked when it was
+    made; others are now, for what is wrong with them is said before what is not locked.
     """
     project = read(request, checked=True)
     for warning in project.warnings:
@@ -87,13 +89,14 @@ def locked(request: Request, reporter: Reporter) -> Locked:
     if drift(lock.input, now):
         read(request, merge)
         require_no_drift(lock.input, now, mend)
-    return _planned(project, lock, mend)
+    return _planned(project, lock, mend, Seen(store, project.root))
 
 
-def _planned(project: Project, lock: Lock, mend: str) -> Locked:
-    local = Local(project)
+def _planned(project: Project, lock: Lock, mend: str, seen: Seen) -> Locked:
+    local = Local(project, seen)
     require_resources(lock, local, mend)
-    files, found = hash_tree(list_files(project))
+    files, found = hash_tree(list_files(project), seen)
+    seen.save()
     plans = tuple(make_plan(lock, each, project, files, local.folders) for each in lock.platforms)
     return Locked(project, lock, plans, local.files | found)
 
