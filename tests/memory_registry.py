@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from pesto_repro.digest import Digest, chunks
-from pesto_repro.errors import FetchError
+from pesto_repro.errors import RegistryError
 from pesto_repro.oci import Descriptor
 from pesto_repro.registry.content import blobs_of, read_document
 from pesto_repro.registry.ports import Manifest
 
 
-class Refused(FetchError):
+class Refused(RegistryError):
     """What a client would raise for an answer that is an error."""
 
 
@@ -111,8 +111,10 @@ class MemoryRepository:
         assert manifest.digest == Digest.of(manifest.data)
         described = Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
         document = read_document(described, manifest.data)
-        assert {each.digest for each in blobs_of([document])} <= set(self.blobs), "blobs are missing"
-        assert {str(each.digest) for each in document.children} <= set(self.manifests), "manifests are missing"
+        if not {each.digest for each in blobs_of([document])} <= set(self.blobs):
+            raise Refused("blobs are missing")
+        if not {str(each.digest) for each in document.children} <= set(self.manifests):
+            raise Refused("manifests are missing")
         self.manifests[reference] = self.manifests[str(manifest.digest)] = manifest
 
     def tags(self) -> Iterator[str]:

@@ -101,6 +101,45 @@ def test_pushing_again_asks_once_per_tag(store: Store, registry: MemoryRegistry)
     assert ["HEAD-MANIFEST 1.0", "HEAD-MANIFEST 1"] == registry.log
 
 
+def test_a_tag_that_moves_on_vouches_for_what_both_have(store: Store, registry: MemoryRegistry) -> None:
+    """Only what the image before does not have is asked for, whatever the number of layers."""
+    layers = make_layers(store)
+    before = make_image(layers, "linux/amd64", "linux/arm64")
+    send(before, store, registry)
+    registry.log.clear()
+    changed = make_layer(store, "algorithm", data("opt/algorithm/process.py", b"print(1)\n"))
+    after = make_image((layers[0], changed, layers[2]), "linux/amd64", "linux/arm64")
+    report = send(after, store, registry)
+    new = set(digests(after)) - set(digests(before))
+    assert (3, new) == (len(new), set(report.uploaded))
+    assert set(digests(after)) - new == set(report.existing)
+    verbs = {"HEAD-MANIFEST": 4, "GET-MANIFEST": 3, "HEAD-BLOB": 3, "PUSH-BLOB": 3, "PUT-MANIFEST": 3}
+    assert verbs == registry.verbs()
+
+
+def test_a_blob_that_is_gone_from_the_image_before_is_sent(store: Store, registry: MemoryRegistry) -> None:
+    """Somebody deleted it: the registry refuses the manifest, and then each blob is asked for."""
+    layers = make_layers(store)
+    send(make_image(layers), store, registry)
+    there = registry.repository("team/hello")
+    del there.blobs[layers[0].descriptor.digest]
+    image = make_image((*layers, make_layer(store, "new", data("new", b""))))
+    report = send(image, store, registry)
+    assert layers[0].descriptor.digest in report.uploaded
+    assert image.digest == there.manifests["1.0"].digest
+    assert set(digests(image)) <= set(there.blobs)
+
+
+def test_an_image_before_that_cannot_be_read_vouches_for_nothing(store: Store, registry: MemoryRegistry) -> None:
+    """Each blob is asked for."""
+    layers = make_layers(store)
+    send(make_image(layers), store, registry)
+    registry.log.clear()
+    registry.fail = failing("GET-MANIFEST")
+    report = send(make_image((*layers, make_layer(store, "new", data("new", b"")))), store, registry)
+    assert (2, 5) == (len(report.uploaded), registry.verbs()["HEAD-BLOB"])
+
+
 def test_another_tag_costs_its_manifest(store: Store, registry: MemoryRegistry) -> None:
     """The image is there, so only the tag is put."""
     image = make_image(make_layers(store))

@@ -43,6 +43,8 @@ COMMANDS = {
     "schema": ("init:schema", "Print the JSON Schema of image.toml."),
 }
 """Each command's place below this package, and what it does in a line: so that ``--help`` imports none of them."""
+# Before pydantic is imported: it would look through all installed packages for plugins, at each start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
 _PROFILES = ("-p", "--profile", "--profiles")
 
 

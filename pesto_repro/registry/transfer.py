@@ -4,6 +4,7 @@ Rules:
 
 * Asked first is whether the image is there: a manifest never comes before what it names, so where a manifest is, all
   of it is. Pushing again therefore costs a question for each tag.
+* Where a tag is moved from one image to the next, what both have is there: of the rest each is asked for.
 * Each missing blob is mounted if another repository of the registry is known to have it, else streamed; several side
   by side, the largest first, none of them held in memory or kept on disk.
 * Then the manifests, byte-exact, bottom-up; tags last. What fails leaves no tag on half an image, and the next push
@@ -23,10 +24,10 @@ from io import BufferedIOBase
 from typing import BinaryIO, cast
 
 from pesto_repro.digest import Digest
-from pesto_repro.errors import FetchError
+from pesto_repro.errors import FetchError, RegistryError
 from pesto_repro.oci import Descriptor
 from pesto_repro.progress import Activity, Reporter
-from pesto_repro.registry.content import Document, LostLayers, blobs_of
+from pesto_repro.registry.content import Document, LostLayers, RemoteContent, blobs_of, documents, read_document
 from pesto_repro.registry.ports import Content, Manifest, Repository
 
 WORKERS = 4
@@ -76,16 +77,50 @@ def push(
     Raises RegistryError, or what *content* raises; LostLayers, with all of them, once everything else is there.
     """
     root = image[-1]
-    stale = [tag for tag in tags if target.has_manifest(tag) != root.descriptor.digest]
+    found = {tag: target.has_manifest(tag) for tag in tags}
+    stale = [tag for tag in tags if found[tag] != root.descriptor.digest]
     tagged = len(stale) < len(tags)
     absent = [] if tagged else list(_absent(image, target))
     transfer = _Transfer(content, target, mount_from or {}, reporter or Reporter())
     missing = blobs_of(absent)
-    transfer.place_all(missing, workers)
+    there = _blobs_there(target, found.values()) if missing else frozenset()
+    transfer.place_all((blob for blob in missing if blob.digest not in there), workers)
+    put = partial(_put_all, target, absent, root, stale)
+    try:
+        sent = put()
+    except RegistryError:
+        doubtful = [blob for blob in missing if blob.digest in there]
+        if not doubtful:
+            raise
+        transfer.place_all(doubtful, workers)
+        sent = put()
+    return transfer.report(root.descriptor.digest, missing, blobs_of(image), sent)
+
+
+def _put_all(target: Repository, absent: Sequence[Document], root: Document, stale: Sequence[str]) -> int:
+    """Push the documents that are *absent*, and *root* last, under each tag that is *stale*; how many bytes."""
     sent = sum(_put(target, each, str(each.descriptor.digest)) for each in absent if each is not root)
     if absent or stale:
         sent += sum(_put(target, root, name) for name in stale or [str(root.descriptor.digest)])
-    return transfer.report(root.descriptor.digest, missing, blobs_of(image), sent)
+    return sent
+
+
+def _blobs_there(target: Repository, roots: Iterable[Digest | None]) -> frozenset[Digest]:
+    """What the images *roots* consist of, which the repository has: so has it all of this.
+
+    Of documents that cannot be read nothing follows: each blob is asked for then.
+    """
+    found: set[Digest] = set()
+    for root in {each for each in roots if each is not None}:
+        try:
+            manifest = target.manifest(str(root))
+            descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
+            document = read_document(descriptor, manifest.data)
+            below = [each for child in document.children for each in documents(RemoteContent(target), child)]
+            found |= {blob.digest for blob in blobs_of([document, *below])}
+        except FetchError:
+            continue
+    return frozenset(found)
 
 
 def _absent(image: Sequence[Document], target: Repository) -> Iterator[Document]:
@@ -147,7 +182,7 @@ class _Transfer:
         def those(how: How) -> tuple[Digest, ...]:
             return tuple(each.digest for each in blobs if self.done.get(each.digest, How.EXISTING) is how)
 
-        sent += sum(blob.size for blob in missing if self.done[blob.digest] is How.UPLOADED)
+        sent += sum(blob.size for blob in missing if self.done.get(blob.digest) is How.UPLOADED)
         refused = tuple(each.digest for each in blobs if each.digest in self.refused)
         return Report(root, those(How.UPLOADED), those(How.MOUNTED), those(How.EXISTING), refused, sent)
 
