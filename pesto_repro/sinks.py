@@ -13,21 +13,26 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from pesto_repro.build.entry import Entry, Opener, data, directory, file
 from pesto_repro.build.tar import arrange, write_tar
 from pesto_repro.digest import Digest, canonical_json, digest_of_value
 from pesto_repro.errors import BuildError, PestoError
-from pesto_repro.oci import Descriptor, Image
-from pesto_repro.registry.content import Document, blobs_of
+from pesto_repro.oci import Descriptor, Image, MediaType
+from pesto_repro.registry.content import REF_NAME, Document, blobs_of
 from pesto_repro.registry.ports import Content
 from pesto_repro.store import Store, open_locked
 
+if TYPE_CHECKING:
+    from pesto_repro.registry.companions import Companion
+
+_CONFIGS = (MediaType.CONFIG, "application/vnd.docker.container.image.v1+json")
+"""Of what ``docker load`` can read; the config of another artifact has another type."""
 _LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
 
 
@@ -42,7 +47,7 @@ class MissingLayers(Exception):
 def write_archive(image: Image, reference: str, path: Path, store: Store) -> bool:
     """Write *image* as the OCI archive *path*. False if an equal one was already there and untouched."""
     state = digest_of_value({"image": str(image.digest), "reference": reference})
-    slot = digest_of_value({"output": str(path.absolute())}).hex
+    slot = output_slot(path).hex
     stamp = _stamp(path, str(state))
     if stamp is not None and stamp == store.record("output", slot):
         return False
@@ -53,6 +58,11 @@ def write_archive(image: Image, reference: str, path: Path, store: Store) -> boo
     if stamp is not None:
         store.remember("output", slot, stamp)
     return True
+
+
+def output_slot(path: Path) -> Digest:
+    """What the record of the archive *path* is called."""
+    return digest_of_value({"output": str(path.absolute())})
 
 
 def write_layout(image: Image, reference: str, folder: Path, store: Store) -> bool:
@@ -75,6 +85,20 @@ def copy_layout(content: Content, image: Sequence[Document], reference: str | No
     _replace_layout(_copied_files(content, image, reference, docker=False), folder)
 
 
+def copy_beside(content: Content, companions: Sequence[Companion], path: Path, *, archive: bool) -> None:
+    """Write what goes with an image, as an archive or a layout of its own: index.json names each."""
+    documents = [each.document for each in companions]
+    found = [data("oci-layout", _LAYOUT), directory("blobs/sha256")]
+    found.append(data("index.json", _entries_json([each.entry() for each in companions])))
+    found += _copied_blobs(content, documents)
+    if archive:
+        with _replacing(path) as handle:
+            write_tar(arrange(found), handle)
+    else:
+        _require_layout(path)
+        _replace_layout(found, path)
+
+
 def _replace_layout(entries: Sequence[Entry], folder: Path) -> None:
     wanted = {entry.path for entry in entries}
     with _writing(folder):
@@ -87,8 +111,13 @@ def _replace_layout(entries: Sequence[Entry], folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small document, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, found: bytes) -> None:
+    """Write a small file, whole or not at all."""
     with _replacing(path) as handle:
-        handle.write(text.encode())
+        handle.write(found)
 
 
 def _files(image: Image, reference: str, store: Store, *, docker: bool) -> list[Entry]:
@@ -107,14 +136,18 @@ def _files(image: Image, reference: str, store: Store, *, docker: bool) -> list[
 def _copied_files(content: Content, image: Sequence[Document], reference: str | None, *, docker: bool) -> list[Entry]:
     """The same of an image that lies elsewhere."""
     found = _frame(image[-1].descriptor, reference)
-    manifests = [each for each in image if each.blobs]
+    manifests = [each for each in image if each.blobs and each.blobs[0].media_type in _CONFIGS]
     if docker and manifests:
         config, *layers = manifests[0].blobs
         found.append(data("manifest.json", _manifest_json(config, layers, reference)))
-    found += [data(_blob_path(each.descriptor), each.data) for each in image]
-    for blob in blobs_of(image):
-        found.append(file(_blob_path(blob), cast(Opener, partial(_Opened, content, blob)), blob.size))
-    return found
+    return [*found, *_copied_blobs(content, image)]
+
+
+def _copied_blobs(content: Content, documents: Sequence[Document]) -> Iterator[Entry]:
+    for each in documents:
+        yield data(_blob_path(each.descriptor), each.data)
+    for blob in blobs_of(documents):
+        yield file(_blob_path(blob), cast(Opener, partial(_Opened, content, blob)), blob.size)
 
 
 class _Opened(io.BufferedIOBase):
@@ -150,14 +183,12 @@ def _blob_path(descriptor: Descriptor) -> str:
 
 def _index_json(root: Descriptor, reference: str | None) -> bytes:
     """image-layout.md, "index.json file": one entry, named by "org.opencontainers.image.ref.name"."""
-    named = {"annotations": {"org.opencontainers.image.ref.name": reference}} if reference else {}
-    return canonical_json(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [root.document() | named],
-        }
-    )
+    named = {"annotations": {REF_NAME: reference}} if reference else {}
+    return _entries_json([root.document() | named])
+
+
+def _entries_json(entries: Sequence[Mapping[str, object]]) -> bytes:
+    return canonical_json({"schemaVersion": 2, "mediaType": MediaType.INDEX, "manifests": list(entries)})
 
 
 def _manifest_json(config: Descriptor, layers: Iterable[Descriptor], reference: str | None) -> bytes:
