@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       build an image from examples/hello-service and say how to run it"
+	@echo "make demo       build an image from examples/hello-service, start it and ask it, without docker"
 	@echo "make test       run the tests (PYTEST_ARGS=... are passed on)"
 	@echo "make test-deps  install the programs that judge our images, from Debian (as root or with sudo)"
 	@echo "make lint       ruff and mypy"
@@ -44,9 +44,18 @@ demo: $(VENV)/.run
 	    "" \
 	    "Built $$reference" \
 	    "" \
+	    "Its service, started here for one request, {\"text\": \"world\"}, answers:" && \
+	{ printf '{"text": "world"}' | $(BIN)/pesto-repro run $(DEMO) --process - || \
+	    echo "nothing here, as the error above says. The image is built all the same."; } && \
+	printf '%s\n' \
+	    "" \
+	    "Test it:   $(BIN)/pesto-repro test examples/hello-service" \
+	    "Run it:    $(BIN)/pesto-repro run $(DEMO)" \
+	    "Ask it:    curl -H 'Content-Type: application/json' -d '{\"text\": \"world\"}' http://localhost:8080/api/v1/process" \
+	    "" \
+	    "With an engine:" \
 	    "Load it:   podman load -i $(DEMO)        (or: docker load -i $(DEMO))" \
-	    "Run it:    podman run --rm -p 8080:8080 $$image        (or: docker run ...)" \
-	    "Ask it:    curl -H 'Content-Type: application/json' -d '{\"text\": \"world\"}' http://localhost:8080/api/v1/process"
+	    "Run it:    podman run --rm -p 8080:8080 $$image        (or: docker run ...)"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)

@@ -8,6 +8,13 @@
     <root>/records/output/<id>             a finished archive, so that an equal one is not written again
     <root>/partial/<hex>                   a download that was cut off, to be resumed
     <root>/tmp/                            files being written
+    <root>/trees/, <root>/roots/           layers unpacked for the sandbox; see ``pesto_repro.sandbox``
+
+Who uses the store holds a shared lock on its folder (``flock`` of <root> itself): a Store takes it by itself when it
+is first asked or written to, and keeps it until :meth:`Store.release` or the end of the process. ``store gc`` holds it
+exclusively, so it waits for who uses the store, and who comes meanwhile waits for it: what was seen in the store stays
+there. Who runs something for long holds only ``store.in_use("trees")`` meanwhile, and releases the rest: then gc
+removes all that is not needed but trees.
 
 Rules: a blob appears under its digest whole or not at all (written in ``tmp``, then renamed), so two builds share a
 store and ``kill -9`` harms nothing. Bytes are verified on the way in and hashed again before their first use in a
@@ -69,6 +76,54 @@ class Store:
         self._lock = threading.Lock()
         self._swept = False
         self._given_up = threading.Event()
+        self._use = _FolderLock(root)
+
+    # -- who uses it ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def in_use(self, part: str = "") -> Iterator[None]:
+        """``store gc`` removes nothing meanwhile: nothing at all, or nothing of the folder *part* ("trees").
+
+        Only *part* needs to be said: for the whole, a Store holds the lock since its first use.
+        """
+        if not part:
+            self._use.share()
+            yield
+            return
+        self._use.share()
+        lock = _FolderLock(self._folder(part))
+        lock.share()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def release(self) -> None:
+        """Nothing that was seen in the store needs to stay, except where ``in_use`` says otherwise."""
+        with self._lock:
+            self._verified.clear()
+        self._use.release()
+
+    @contextlib.contextmanager
+    def exclusive(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Nobody else uses the store meanwhile. *on_wait* is called before waiting for who does; it may raise."""
+        with self.guarded():
+            if not self._use.exclude(wait=False):
+                on_wait()
+                self._use.exclude(wait=True)
+        try:
+            yield
+        finally:
+            self.release()
+
+    @contextlib.contextmanager
+    def unused(self, part: str) -> Iterator[bool]:
+        """Whether nobody has a lock on *part*, a file or a folder; if so, nobody will meanwhile."""
+        lock = _FolderLock(self.root / part)
+        try:
+            yield not (self.root / part).exists() or lock.exclude(wait=False)
+        finally:
+            lock.release()
 
     # -- blobs ---------------------------------------------------------------------------------------------------
 
@@ -81,6 +136,7 @@ class Store:
         with self._lock:
             if digest in self._verified:
                 return True
+        self._use.share()
         try:
             with self.path(digest).open("rb") as stream:
                 actual, _ = hash_stream(stream)
@@ -103,6 +159,7 @@ class Store:
 
     def size(self, digest: Digest) -> int:
         """The size in bytes of a blob that is there."""
+        self._use.share()
         with self.guarded():
             return self.path(digest).stat().st_size
 
@@ -153,6 +210,7 @@ class Store:
 
     def record(self, kind: str, name: str) -> Record | None:
         """What was recorded under *name*; None if nothing was, or not these bytes any more."""
+        self._use.share()
         try:
             text, _, check = (self.root / "records" / kind / name).read_bytes().partition(b"\n")
         except (FileNotFoundError, NotADirectoryError):
@@ -172,6 +230,11 @@ class Store:
             handle.flush()
             with self.guarded():
                 path.replace(self._folder("records", kind) / name)
+
+    def forget(self, kind: str, name: str) -> None:
+        """Remove a record."""
+        with self.guarded():
+            (self.root / "records" / kind / name).unlink(missing_ok=True)
 
     def give_up(self) -> None:
         """Let every write of this Store fail from now on, so that threads at work end without delay."""
@@ -200,6 +263,7 @@ class Store:
         folder = self.root.joinpath(*parts)
         with self.guarded():
             folder.mkdir(parents=True, exist_ok=True)
+        self._use.share()
         return folder
 
     def _mark(self, digest: Digest) -> None:
@@ -231,6 +295,57 @@ class Store:
             with contextlib.suppress(OSError), path.open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
+
+
+class _FolderLock:
+    """A ``flock`` on a folder: no file of its own, and a folder that may not be written can be locked, too.
+
+    A folder that is not there is not locked: nothing in it can vanish. Where there are no locks, nobody shares one,
+    and to exclude others fails: whoever would remove something learns it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number: int | None = None
+        self._mutex = threading.Lock()
+
+    def share(self) -> None:
+        """Hold it together with others, from now on."""
+        if self._number is not None:
+            return
+        with self._mutex, contextlib.suppress(OSError):
+            self._flock(fcntl.LOCK_SH)
+
+    def exclude(self, *, wait: bool) -> bool:
+        """Hold it alone, in place of a shared hold; whether that was had. Raises OSError."""
+        with self._mutex:
+            try:
+                self._flock(fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                return False
+            return True
+
+    def release(self) -> None:
+        """Hold it no more."""
+        with self._mutex:
+            if self._number is not None:
+                os.close(self._number)
+            self._number = None
+
+    def _flock(self, how: int) -> None:
+        number = self._number
+        if number is None:
+            number = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(number, how)
+        except BaseException:
+            os.close(number)
+            self._number = None
+            raise
+        self._number = number
+
+    def __del__(self) -> None:
+        self.release()
 
 
 Guard = Callable[[], AbstractContextManager[None]]

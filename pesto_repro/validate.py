@@ -1,4 +1,4 @@
-"""Holds a finished image, an OCI archive or layout, against the image-spec: the validator every test uses.
+"""Holds a finished image, in an archive, a layout or a registry, against the image-spec: the validator every test uses.
 
 It trusts nothing that wrote the image: every digest and size is computed anew, every layer is unpacked and read, and
 what a layer holds must be what a container engine can take without harm. Of a base's layers, which others made, less is
@@ -8,17 +8,21 @@ asked: that they are what the documents say, and that a container engine can rea
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from pesto_repro.build.compress import as_stream, decompressed
-from pesto_repro.digest import CHUNK, Digest, chunks, hash_stream
-from pesto_repro.errors import ImageError, PestoError
-from pesto_repro.oci import HISTORY, MEDIA_TYPES, MediaType
+from pesto_repro.digest import CHUNK, Digest, canonical_json, chunks, hash_stream
+from pesto_repro.errors import FetchError, ImageError, PestoError
+from pesto_repro.oci import HISTORY, MEDIA_TYPES, OCI_LAYERS, MediaType
+from pesto_repro.registry.content import Document, blobs_of
+from pesto_repro.registry.ports import Content
 
 _COMPRESSION = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _TAR_KINDS = {tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE}
@@ -39,6 +43,27 @@ def validate(path: Path) -> None:
         raise ImageError(violations)
 
 
+def validate_content(content: Content, image: Sequence[Document]) -> None:
+    """The same of an *image* (its documents, bottom-up) that lies elsewhere; what *content* gives, it verifies itself.
+
+    Each layer is read once, as a stream. Raises ImageError that lists every violation.
+    """
+    root = image[-1].descriptor
+    frame = {"oci-layout": {"imageLayoutVersion": "1.0.0"}, "index.json": {"manifests": [root.document()]}}
+    blobs = {_path(each.document()): each for each in (*blobs_of(image), *(each.descriptor for each in image))}
+
+    def read(name: str) -> AbstractContextManager[BinaryIO]:
+        if name in frame:
+            return io.BytesIO(canonical_json(frame[name]))
+        if blobs[name].media_type in OCI_LAYERS:
+            return content.open(blobs[name])
+        return io.BytesIO(content.document(blobs[name]))
+
+    violations = list(_Image(read, verified=True).violations())
+    if violations:
+        raise ImageError(violations)
+
+
 def _member(archive: tarfile.TarFile, name: str) -> BinaryIO:
     try:
         stream = archive.extractfile(name)
@@ -51,7 +76,9 @@ def _member(archive: tarfile.TarFile, name: str) -> BinaryIO:
 
 @dataclass
 class _Image:
-    open: Callable[[str], BinaryIO]
+    open: Callable[[str], AbstractContextManager[BinaryIO]]
+    verified: bool = False
+    """Whether what is opened has the right bytes, or raises FetchError at its end."""
     seen: set[tuple[str, str | None]] = field(default_factory=set)
 
     def violations(self) -> Iterator[str]:
@@ -60,6 +87,8 @@ class _Image:
             yield from self._layout()
         except FileNotFoundError as error:
             yield f"{error.filename or error} is missing"
+        except FetchError as error:
+            yield error.message
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             yield f"a document is not what the image-spec says: {type(error).__name__}: {error}"
 
@@ -120,6 +149,8 @@ class _Image:
 
     def _blob(self, descriptor: dict[str, Any], where: str) -> Generator[str, None, bool]:
         """descriptor.md: digest and size are those of the content. Are they?"""
+        if self.verified:
+            return True
         try:
             with self.open(_path(descriptor)) as stream:
                 digest, size = hash_stream(stream)

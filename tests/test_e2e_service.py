@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -18,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tests import upstream
 from tests.e2e import add_settings, build, example, lock_and_build, update_json
 from tests.engine import loaded, named_for_itself, running
 
@@ -26,31 +23,9 @@ pytestmark = [pytest.mark.network, pytest.mark.judge, pytest.mark.slow]
 
 SAME = {"NoDifference": True}
 TESTER = Path(__file__).with_name("upstream_tester.py")
-# What ServiceTester imports; the rest of PESTO's requirements is for its command line.
-TESTER_NEEDS = ("jsonschema", "loguru", "numpy", "rasterio", "requests")
 UID = "65532"
 
 Serve = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def tester(runtime_wheel: Path, test_cache: Path) -> Path:
-    """A folder to import upstream's tester from: PESTO's wheel and what it needs, made once per machine."""
-    folder = test_cache / f"tester-{upstream.VERSION}-{sys.implementation.cache_tag}"
-    with Path(f"{folder}.lock").open("w") as handle:  # several workers may ask at once
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if not folder.exists():
-            _install(runtime_wheel, folder)
-    return folder
-
-
-def _install(wheel: Path, folder: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--target"]
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch, "tester")
-        subprocess.run([*pip, made, *TESTER_NEEDS], check=True)
-        subprocess.run([*pip, made, "--no-deps", wheel], check=True)
-        made.rename(folder)
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ SHARED = {
     "packaging": "the words of Python packaging: names, versions, requirements, tags",
     "tomli": "the project's settings and the lock are two rooms' documents",
     "click": "the command line is several modules",
+    "cryptography": "keys and signatures are one module's, a service's certificate for TLS another's",
     "requests": "oras is built on it: registries have it beside fetch",
 }
 """The libraries that more than one module may import, and why."""

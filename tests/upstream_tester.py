@@ -1,7 +1,8 @@
-"""Upstream's own judge of a service, run as a program: ``python upstream_tester.py RESOURCES``.
+"""Upstream's own judge of a service, run as a program: ``python upstream_tester.py RESOURCES [PORT]``.
 
 It runs with PESTO's wheel on its path, beside the service (port 8080), which it asks through port 4000, as
 upstream's expected_describe.json names that port in every link. On stdout: what differs, by test, as JSON.
+With PORT the service is there instead, and no port is opened: what would go to port 4000 goes there.
 
 It must run in an empty folder: upstream's comparison takes a value for a file if a path of that name exists.
 """
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import urllib3.util.connection
 from pesto.common.testing.payload_generator import PayloadGenerator  # type: ignore[import-not-found]
 from pesto.common.testing.service_tester import ServiceTester  # type: ignore[import-not-found]
 
@@ -67,10 +69,22 @@ def differences(resources: Path) -> dict[str, Any]:
     return found
 
 
+def _redirect(port: int) -> None:
+    connect = urllib3.util.connection.create_connection
+
+    def redirected(address: tuple[str, int], *rest: Any, **more: Any) -> Any:
+        return connect(("127.0.0.1", port) if address[1] == ASKED else address, *rest, **more)
+
+    urllib3.util.connection.create_connection = redirected
+
+
 def main() -> None:
-    ready = threading.Event()
-    threading.Thread(target=lambda: asyncio.run(_forward(ready)), daemon=True).start()
-    ready.wait()
+    if len(sys.argv) > 2:
+        _redirect(int(sys.argv[2]))
+    else:
+        ready = threading.Event()
+        threading.Thread(target=lambda: asyncio.run(_forward(ready)), daemon=True).start()
+        ready.wait()
     with contextlib.redirect_stdout(sys.stderr):
         found = differences(Path(sys.argv[1]))
     json.dump(found, sys.stdout)

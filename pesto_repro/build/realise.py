@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, BinaryIO
 
 from pesto_repro.build.compress import LayerWriter
+from pesto_repro.build.entry import Entry
 from pesto_repro.build.links import follow
 from pesto_repro.build.local import LocalFiles
 from pesto_repro.build.maker import Inputs, Maker
@@ -38,6 +39,7 @@ MAKERS = {
     "documents": "documents:entries",
     "archive": "archive:entries",
     "file": "tree:file_entries",
+    "lock": "embedded:entries",
 }
 """Kind of step -> module and function of its maker, imported when a layer is made: most builds make few."""
 
@@ -178,7 +180,7 @@ def make(step: Step, shop: Workshop) -> Realised:
         inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack, _Shelf(shop.store))
         writer = LayerWriter(shop.compression, blob)
         try:
-            entries = arrange(follow(maker(step.kind)(step, inputs), step.params.get("links", {})))
+            entries = _entries(step, inputs)
             write_tar(entries, writer, writer.copy)
         except PestoError as error:
             error.message = f"{step.section} ({step.name}): {error.message}"
@@ -192,6 +194,17 @@ def make(step: Step, shop: Workshop) -> Realised:
     paths = remember_paths(entries, shop.store)
     shop.store.remember("step", step.key.hex, {"diff-id": str(diff_id), "size": writer.size, "paths": str(paths)})
     return Realised(step, layer_of(step, diff_id, digest, blob.size, shop), cached=False)
+
+
+def owners(step: Step, shop: Workshop) -> dict[str, str]:
+    """Who brought each path of the layer that *step* makes: "numpy 2.3.1". Its inputs must be in the store."""
+    with ExitStack() as stack:
+        inputs = Inputs(partial(_open_input, shop), shop.store.scratch, stack)
+        return {each.path: each.origin for each in _entries(step, inputs) if each.origin}
+
+
+def _entries(step: Step, inputs: Inputs) -> list[Entry]:
+    return arrange(follow(maker(step.kind)(step, inputs), step.params.get("links", {})))
 
 
 def _open_input(shop: Workshop, digest: Digest) -> BinaryIO:

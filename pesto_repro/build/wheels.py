@@ -116,6 +116,16 @@ def installed(name: str, stream: BinaryIO, place: Place, stack: ExitStack) -> li
     return destination.entries
 
 
+def require_sound(name: str, archive: zipfile.ZipFile) -> str:
+    """The ``.dist-info`` directory of the wheel *name* in *archive*. BuildError if it is no sound wheel."""
+    try:
+        wheel = Wheel(name, archive)
+        wheel.check()
+        return wheel.dist_info_dir
+    except (InstallerError, ValueError) as error:
+        raise BuildError(f"{name} cannot be installed: {error.args[-1]}") from None
+
+
 class Member(io.RawIOBase):
     """A file of a wheel that is opened only when it is wanted; *hash* is what RECORD says of it."""
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pesto_repro.audit.explain import remember
 from pesto_repro.build.base import Bases
 from pesto_repro.build.realise import Realised, Workshop, hidden_paths, known
 from pesto_repro.build.shared import Shared
+from pesto_repro.cli.benches import maker, require_folders
 from pesto_repro.cli.cache import CacheChoice, cache_options, shared_build
 from pesto_repro.cli.console import human, show, show_json
+from pesto_repro.cli.kept import remember_build
 from pesto_repro.cli.locked import Locked, locked
 from pesto_repro.cli.options import Session, project_command
 from pesto_repro.cli.places import Pushed, pushed_json, read_target
+from pesto_repro.cli.trust import trusted
 from pesto_repro.cli.world import base_sources, world_of
 from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError, StoreError
@@ -36,7 +41,7 @@ _TRIES = 3
 def plan(session: Session) -> int:
     """Show the steps of PROJECT's image, their keys, and which of their layers are in the store."""
     found = locked(session.request, session.console, session.store)
-    shop = _workshop(session, found, offline=True)
+    shop = workshop(session, found, offline=True)
     if session.json:
         platforms = [
             {
@@ -67,6 +72,7 @@ def plan(session: Session) -> int:
     "-o", "--output", metavar="FILE.tar|oci:DIR", help="Default: dist/<name>-<tag>.oci.tar, or nothing with --push."
 )
 @click.option("--push", "references", multiple=True, metavar="REF", help="Push it as REF; may be said several times.")
+@click.option("--from", "bundle", metavar="BUNDLE", help="Take what is needed out of a bundle that `vendor` made.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="How many layers are made at once; default: all cores.")
 @cache_options
@@ -74,6 +80,7 @@ def build(
     session: Session,
     output: str | None,
     references: tuple[str, ...],
+    bundle: str | None,
     offline: bool,
     jobs: int | None,
     cache: CacheChoice,
@@ -85,18 +92,28 @@ def build(
     pesto-repro build hello-service -p p1 p2 -o oci:image
     pesto-repro build hello-service --push registry.example/team/hello-service:1.0.0
     pesto-repro build hello-service --push registry.example/team/hello-service     with the project's own tag
+    pesto-repro build hello-service --from hello-service.bundle.tar --offline
     """
     if references and offline:
         raise PestoError("--push and --offline exclude each other", "build offline, then run `pesto-repro push`")
     found = locked(session.request, session.console, session.store)
     targets = tuple(read_target(each, found.project.reference.tag) for each in references)
-    shop = _workshop(session, found, offline=offline, jobs=jobs)
+    shop = workshop(session, found, offline=offline, jobs=jobs)
     target = output or (None if targets else f"dist/{_filename(found)}")
     host = targets[0].host if targets else None
-    shared = shared_build(cache, found.project.root, shop, host, offline=offline)
-    with base_sources(found.project, session.console, host, offline=offline) as sources:
+    with ExitStack() as stack:
+        sources = stack.enter_context(base_sources(found.project, session.console, host, offline=offline))
+        sources = trusted(sources, found.project, found.lock)
+        if bundle is not None:
+            from pesto_repro.cli.vendor import bundled  # imported late: most builds have no bundle
+
+            given = stack.enter_context(bundled(bundle, found, session, offline=offline))
+            shop, sources = replace(shop, fetch=given.fetch(shop.fetch)), given.sources(sources)
+        shared = shared_build(cache, found.project.root, shop, host, offline=offline)
         bases = Bases(found.lock, session.store, sources, session.console)
         built = _built(target, targets, found, shared, bases)
+    remember(found.plans, found.lock, session.store)
+    remember_build(session, found, built.image, built.output)
     if session.json:
         show_json(_build_json(found, built))
     else:
@@ -125,7 +142,7 @@ def _built(
     for _ in range(_TRIES):
         now = shared.realise(steps, lost)
         made = {key: _first(made.get(key, each), each) for key, each in now.items()}
-        image = _assembled(found, now, bases)
+        image = assembled(found, now, bases)
         try:
             if output is not None:
                 _write(output, image, found, shared.shop)
@@ -136,7 +153,8 @@ def _built(
     raise StoreError(f"the store at {shared.shop.store.root} loses layers as fast as they are made", "check its disk")
 
 
-def _assembled(found: Locked, realised: Mapping[Digest, Realised], bases: Bases) -> Image:
+def assembled(found: Locked, realised: Mapping[Digest, Realised], bases: Bases) -> Image:
+    """The image of all platforms, from the layers of its steps."""
     return assemble_index(
         [
             assemble(each.recipe, [realised[step.key].layer for step in each.steps], bases.image(each.base))
@@ -185,9 +203,11 @@ def _tell(built: _Built, found: Locked, session: Session) -> None:
     session.console.info(f"{where}: {said}, {human(_total(built.image))}")
 
 
-def _workshop(session: Session, found: Locked, *, offline: bool, jobs: int | None = None) -> Workshop:
+def workshop(session: Session, found: Locked, *, offline: bool, jobs: int | None = None) -> Workshop:
+    """Where the steps of *found* are made: with the session's store, and this machine's ways to fetch."""
     world = world_of(found.project, session.store, session.console, offline=offline)
-    pinned = artifacts(found.lock, found.project, world)
+    require_folders(found.lock, found.project, session.store, session.request.command("lock"))
+    pinned = artifacts(found.lock, found.project, world, maker(found.project, world, offline))
     make = partial(
         Workshop,
         session.store,

@@ -109,12 +109,16 @@ def run(arguments: Sequence[str]) -> int:
 def spread_profiles(arguments: Sequence[str]) -> list[str]:
     """PESTO's ``-p p1 p2`` as ``-p p1 -p p2``: all words after ``-p`` up to the next option are profiles.
 
+    What comes after ``--`` is not ours.
+
     >>> spread_profiles(["build", "x", "-p", "p1", "p2", "-o", "f"])
     ['build', 'x', '-p', 'p1', '-p', 'p2', '-o', 'f']
     """
     found: list[str] = []
     inside = False
-    for argument in arguments:
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            return [*found, *arguments[index:]]
         if argument.startswith("-"):
             inside = argument in _PROFILES
         elif inside and found[-1] not in _PROFILES:

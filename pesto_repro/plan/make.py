@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pesto_repro.digest import Digest, digest_of_value
-from pesto_repro.lock.model import BaseImage, Lock, PlatformLock, PythonPackage, Resource
+from pesto_repro.lock import text as lock_text
+from pesto_repro.lock.model import BaseImage, DebianPackage, Interpreter, Lock, PlatformLock, PythonPackage, Resource
 from pesto_repro.oci import Platform, Recipe
 from pesto_repro.plan.grouping import group
 from pesto_repro.plan.root import LINKS
@@ -24,6 +25,7 @@ from pesto_repro.project.requirements import ResourceSpec, expand
 VENV = "opt/venv"
 RUNTIME = "processing-factory"
 PORT = 8080
+LOCK_PLACE = "etc/pesto/lock.toml"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HEALTH = f"""\
 import ssl, urllib.request
@@ -95,6 +97,7 @@ def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, f
         _tree(f"algorithm {lock.input.name}", "algorithm", root, files, links),
         _documents(project, locked, root, links),
         *(_resource(each, spec, folders.get(each.key, ()), links) for each, spec in resources),
+        *_embedded(lock, links),
     ]
     brought = base.packages if base is not None and lock.input.system_packages else ()
     uses = tuple(f"{each.name} {each.version}" for each in brought)
@@ -102,33 +105,53 @@ def make_plan(lock: Lock, locked: PlatformLock, project: Project, files: Tree, f
 
 
 def _debian(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
-    if not locked.debian:
-        return
-    pinned = {each.name: Pinned(posixpath.basename(each.filename), each.digest, each.size) for each in locked.debian}
-    sizes = [(each.name, each.size) for each in locked.debian]
-    for names in group(sizes, max(1, lock.input.max_layers // 4)):
+    if locked.debian:
+        yield from debs_steps(locked.debian, lock.input.max_layers)
+        yield system_step(locked.debian, locked.platform)
+
+
+def debs_steps(packages: Iterable[DebianPackage], max_layers: int) -> Iterator[Step]:
+    """The files of Debian *packages*, grouped as in an image of at most *max_layers*."""
+    pinned = _debs(packages)
+    sizes = [(name, each.size or 0) for name, each in pinned.items()]
+    for names in group(sizes, max(1, max_layers // 4)):
         yield Step("debs", ", ".join(names), "debian", {}, tuple(pinned[name] for name in names))
-    architecture = Platform.parse(locked.platform).architecture
+
+
+def system_step(packages: Iterable[DebianPackage], platform: str) -> Step:
+    """What installing all of *packages* would have made."""
+    pinned = _debs(packages)
+    architecture = Platform.parse(platform).architecture
     everything = tuple(pinned[name] for name in sorted(pinned))
-    yield Step("debian-system", "system files", "debian", {"architecture": architecture}, everything)
+    return Step("debian-system", "system files", "debian", {"architecture": architecture}, everything)
+
+
+def _debs(packages: Iterable[DebianPackage]) -> dict[str, Pinned]:
+    return {each.name: Pinned(posixpath.basename(each.filename), each.digest, each.size) for each in packages}
 
 
 def _python(lock: Lock, locked: PlatformLock) -> Iterator[Step]:
     python = locked.python
-    skeleton: dict[str, Any] = {"prefix": VENV, "executable": python.executable, "version": python.version}
-    if lock.input.system_packages:
-        skeleton["system-packages"] = True
-    yield Step("venv", f"virtual environment of Python {python.minor}", "python", skeleton)
+    yield venv_step(python, system_packages=lock.input.system_packages)
     wheels = {each.name: each for each in locked.packages}
     sizes = [(name, each.wheel.size) for name, each in wheels.items() if name != RUNTIME]
     limit = lock.input.max_layers
     for names in group(sizes, max(1, limit - limit // 4 - 2 if locked.debian else limit - 2)):
-        yield _wheels(python.minor, "python", [wheels[name] for name in names])
+        yield wheels_step(python.minor, "python", [wheels[name] for name in names])
     if RUNTIME in wheels:
-        yield _wheels(python.minor, "runtime", [wheels[RUNTIME]])
+        yield wheels_step(python.minor, "runtime", [wheels[RUNTIME]])
 
 
-def _wheels(minor: str, section: str, packages: Iterable[PythonPackage]) -> Step:
+def venv_step(python: Interpreter, *, system_packages: bool = False) -> Step:
+    """The skeleton of a virtual environment of *python*, with or without the packages that the base brings."""
+    skeleton: dict[str, Any] = {"prefix": VENV, "executable": python.executable, "version": python.version}
+    if system_packages:
+        skeleton["system-packages"] = True
+    return Step("venv", f"virtual environment of Python {python.minor}", "python", skeleton)
+
+
+def wheels_step(minor: str, section: str, packages: Iterable[PythonPackage]) -> Step:
+    """The files that installing *packages* into the virtual environment leaves."""
     packages = tuple(packages)
     params = {
         "prefix": VENV,
@@ -165,6 +188,12 @@ def _resource(resource: Resource, spec: ResourceSpec, folder: Tree, links: Links
     assert resource.sha256 is not None
     pinned = Pinned(spec.filename, Digest(resource.sha256), resource.size)
     return Step(resource.form, resource.key, "resources", {"to": to, "links": links}, (pinned,))
+
+
+def _embedded(lock: Lock, links: Links) -> Iterator[Step]:
+    """The lock itself, if it is to travel in the image: a layer of its own, as it changes with every pin."""
+    if lock.input.embed_lock:
+        yield Step("lock", f"/{LOCK_PLACE}", "lock", {"text": lock_text.dumps(lock), "links": links})
 
 
 def in_root(path: str) -> str:

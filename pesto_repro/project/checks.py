@@ -48,6 +48,14 @@ def problems(documents: Documents, definitions: Mapping[str, Any] | None = None)
     return tuple(_problems(documents, native))
 
 
+def violations(schema: Mapping[str, Any], value: Any) -> tuple[tuple[KeyPath, str], ...]:
+    """Where *value*, an input or an output of a service, breaks the *schema* that the service describes."""
+    try:
+        return tuple(map(_validation, Draft6Validator(schema, registry=Registry()).iter_errors(value)))
+    except (Unresolvable, re.error) as error:
+        return (((), f"the schema cannot be applied: {error}"),)
+
+
 def _problems(documents: Documents, native: Mapping[str, Any]) -> Iterator[Slip]:
     user = documents.get("user_definitions", {})
     if "description" in documents:

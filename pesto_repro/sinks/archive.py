@@ -20,18 +20,21 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pesto_repro.build.entry import Entry
 from pesto_repro.build.tar import END, arrange, write_entries
-from pesto_repro.digest import digest_of_value
+from pesto_repro.digest import Digest, digest_of_value
 from pesto_repro.oci import Image
 from pesto_repro.registry.content import Document
 from pesto_repro.registry.ports import Content
-from pesto_repro.sinks.files import BLOBS, files_of, files_of_copy
+from pesto_repro.sinks.files import BLOBS, files_beside, files_of, files_of_copy
 from pesto_repro.sinks.layers import require_layers
 from pesto_repro.sinks.writing import beside, replacing, writing
 from pesto_repro.store import Record, Store
+
+if TYPE_CHECKING:
+    from pesto_repro.registry.companions import Companion
 
 SPARES = "spares"
 """The store's folder for them."""
@@ -63,6 +66,17 @@ def copy_archive(content: Content, image: Sequence[Document], reference: str | N
         _write(_ordered(files_of_copy(content, image, reference, docker=True)), (), handle)
 
 
+def copy_beside_archive(content: Content, companions: Sequence[Companion], path: Path) -> None:
+    """Write what goes with an image as an archive of its own."""
+    with replacing(path) as handle:
+        _write(_ordered(files_beside(content, companions)), (), handle)
+
+
+def output_slot(path: Path) -> Digest:
+    """What the records of the archive *path* are called."""
+    return digest_of_value({"output": str(path.absolute())})
+
+
 @dataclass(frozen=True, slots=True)
 class _Member:
     """A member of the archive that ends at the byte *end*."""
@@ -85,7 +99,7 @@ class _Output:
 
     def __init__(self, path: Path, store: Store) -> None:
         self._path, self._store = path, store
-        self._slot = digest_of_value({"output": str(path.absolute())}).hex
+        self._slot = output_slot(path).hex
         self._spare = store.root / SPARES / self._slot
 
     def is_in(self, state: str) -> bool:

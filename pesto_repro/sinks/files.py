@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pesto_repro.build.entry import Entry, Opener, data, directory, file
 from pesto_repro.digest import Digest, canonical_json
-from pesto_repro.oci import Descriptor, Image
-from pesto_repro.registry.content import Document, blobs_of
+from pesto_repro.oci import Descriptor, Image, MediaType
+from pesto_repro.registry.content import REF_NAME, Document, blobs_of
 from pesto_repro.registry.ports import Content
 from pesto_repro.store import Store
 
+if TYPE_CHECKING:
+    from pesto_repro.registry.companions import Companion
+
 BLOBS = "blobs/sha256"
+_CONFIGS = (MediaType.CONFIG, "application/vnd.docker.container.image.v1+json")
+"""Of what ``docker load`` can read; the config of another artifact has another type."""
 _LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
 
 
@@ -39,14 +44,25 @@ def files_of(image: Image, reference: str, store: Store, *, docker: bool) -> lis
 def files_of_copy(content: Content, image: Sequence[Document], reference: str | None, *, docker: bool) -> list[Entry]:
     """The same of an image that lies elsewhere."""
     found = _frame(image[-1].descriptor, reference)
-    manifests = [each for each in image if each.blobs]
+    manifests = [each for each in image if each.blobs and each.blobs[0].media_type in _CONFIGS]
     if docker and manifests:
         config, *layers = manifests[0].blobs
         found.append(data("manifest.json", _manifest_json(config, layers, reference)))
-    found += [data(_blob_path(each.descriptor), each.data) for each in image]
-    for blob in blobs_of(image):
-        found.append(file(_blob_path(blob), cast(Opener, partial(_Opened, content, blob)), blob.size))
-    return found
+    return [*found, *_copied_blobs(content, image)]
+
+
+def files_beside(content: Content, companions: Sequence[Companion]) -> list[Entry]:
+    """Those of what goes with an image, as a layout of its own: index.json names each."""
+    found = [data("oci-layout", _LAYOUT), directory(BLOBS)]
+    found.append(data("index.json", _entries_json([each.entry() for each in companions])))
+    return [*found, *_copied_blobs(content, [each.document for each in companions])]
+
+
+def _copied_blobs(content: Content, documents: Sequence[Document]) -> Iterator[Entry]:
+    for each in documents:
+        yield data(_blob_path(each.descriptor), each.data)
+    for blob in blobs_of(documents):
+        yield file(_blob_path(blob), cast(Opener, partial(_Opened, content, blob)), blob.size)
 
 
 class _Opened(io.BufferedIOBase):
@@ -82,14 +98,12 @@ def _blob_path(descriptor: Descriptor) -> str:
 
 def _index_json(root: Descriptor, reference: str | None) -> bytes:
     """image-layout.md, "index.json file": one entry, named by "org.opencontainers.image.ref.name"."""
-    named = {"annotations": {"org.opencontainers.image.ref.name": reference}} if reference else {}
-    return canonical_json(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [root.document() | named],
-        }
-    )
+    named = {"annotations": {REF_NAME: reference}} if reference else {}
+    return _entries_json([root.document() | named])
+
+
+def _entries_json(entries: Sequence[Mapping[str, object]]) -> bytes:
+    return canonical_json({"schemaVersion": 2, "mediaType": MediaType.INDEX, "manifests": list(entries)})
 
 
 def _manifest_json(config: Descriptor, layers: Iterable[Descriptor], reference: str | None) -> bytes:

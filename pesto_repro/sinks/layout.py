@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pesto_repro.build.entry import Entry
 from pesto_repro.errors import BuildError
 from pesto_repro.oci import Image
 from pesto_repro.registry.content import Document
 from pesto_repro.registry.ports import Content
-from pesto_repro.sinks.files import files_of, files_of_copy
+from pesto_repro.sinks.files import files_beside, files_of, files_of_copy
 from pesto_repro.sinks.layers import require_layers
 from pesto_repro.sinks.writing import replacing, writing
 from pesto_repro.store import Store
+
+if TYPE_CHECKING:
+    from pesto_repro.registry.companions import Companion
 
 
 def write_layout(image: Image, reference: str, folder: Path, store: Store) -> bool:
@@ -29,6 +33,12 @@ def copy_layout(content: Content, image: Sequence[Document], reference: str | No
     """Write the image that *content* has as the OCI layout *folder*, in place of the layout that is there."""
     _require_layout(folder)
     _replace_layout(files_of_copy(content, image, reference, docker=False), folder)
+
+
+def copy_beside_layout(content: Content, companions: Sequence[Companion], folder: Path) -> None:
+    """Write what goes with an image as a layout of its own."""
+    _require_layout(folder)
+    _replace_layout(files_beside(content, companions), folder)
 
 
 def _replace_layout(entries: Sequence[Entry], folder: Path) -> None:

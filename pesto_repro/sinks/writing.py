@@ -14,8 +14,13 @@ from pesto_repro.store import open_locked
 
 def write_text(path: Path, text: str) -> None:
     """Write a small document, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, found: bytes) -> None:
+    """Write a small file, whole or not at all."""
     with replacing(path) as handle:
-        handle.write(text.encode())
+        handle.write(found)
 
 
 @contextlib.contextmanager
