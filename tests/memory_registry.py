@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from typing import BinaryIO
 
 from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import RegistryError
-from pesto_repro.oci import Descriptor
+from pesto_repro.oci import Descriptor, MediaType
 from pesto_repro.registry.content import blobs_of, read_document
 from pesto_repro.registry.ports import Manifest
+from pesto_repro.registry.referrers import entry_of
 
 
 class Refused(RegistryError):
@@ -27,11 +29,12 @@ class MemoryRegistry:
     """Repositories of one host, which mount from each other unless *mounts* is off.
 
     *log* has each request as ``VERB what``, in the order in which they came; *sent* the bytes of blobs received.
-    *fail* is called with each of them first, and may raise.
+    *fail* is called with each of them first, and may raise. With *lists* it has the referrers API.
     """
 
     host: str = "registry.example"
     mounts: bool = True
+    lists: bool = False
     log: list[str] = field(default_factory=list)
     sent: int = 0
     fail: Callable[[str], None] = lambda request: None
@@ -105,7 +108,7 @@ class MemoryRepository:
             self.registry.sent += len(data)
             self.blobs[descriptor.digest] = data
 
-    def push_manifest(self, reference: str, manifest: Manifest) -> None:
+    def push_manifest(self, reference: str, manifest: Manifest) -> bool:
         """distribution-spec: a registry may refuse a manifest that names what it does not have; this one does."""
         self.registry.asked(f"PUT-MANIFEST {reference}")
         assert manifest.digest == Digest.of(manifest.data)
@@ -116,6 +119,21 @@ class MemoryRepository:
         if not {str(each.digest) for each in document.children} <= set(self.manifests):
             raise Refused("manifests are missing")
         self.manifests[reference] = self.manifests[str(manifest.digest)] = manifest
+        return self.registry.lists and "subject" in json.loads(manifest.data)
+
+    def referrers(self, subject: Digest) -> tuple[bytes, ...] | None:
+        """A page for each: whoever reads only the first sees too little."""
+        self.registry.asked(f"REFERRERS {subject}")
+        if not self.registry.lists:
+            return None
+        known = {each.digest: (each, json.loads(each.data)) for each in self.manifests.values()}
+        found = [
+            entry_of(each)
+            for each, document in known.values()
+            if document.get("subject", {}).get("digest") == str(subject)
+        ]
+        pages = [{"schemaVersion": 2, "mediaType": MediaType.INDEX, "manifests": [each]} for each in found]
+        return tuple(json.dumps(page).encode() for page in pages)
 
     def tags(self) -> Iterator[str]:
         self.registry.asked("TAGS")

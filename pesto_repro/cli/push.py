@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,20 +34,41 @@ from pesto_repro.registry.ports import Content
 from pesto_repro.registry.reference import RemoteReference
 from pesto_repro.registry.transfer import Report
 from pesto_repro.registry.transfer import push as transfer
-from pesto_repro.sinks import copy_archive, copy_layout
+from pesto_repro.sinks import copy_archive, copy_beside, copy_layout
 
 
 @click.command()
 @click.argument("image")
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
+@click.option(
+    "--attach",
+    "attached",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PROJECT|FILE",
+    help="Attach PROJECT's lock, bills of materials and provenance, or FILE; may be said several times.",
+)
+@click.option(
+    "-p", "--profile", "--profiles", "profiles", multiple=True, metavar="PROFILE...", help="The PROJECT's, in order."
+)
 @talking_command
-def push(console: Console, as_json: bool, image: str, references: tuple[str, ...]) -> int:
+def push(
+    console: Console,
+    as_json: bool,
+    image: str,
+    references: tuple[str, ...],
+    attached: tuple[Path, ...],
+    profiles: tuple[str, ...],
+) -> int:
     """Push IMAGE, an archive or a layout, to a registry as REF, HOST/REPOSITORY:TAG.
 
     \b
     pesto-repro push dist/hello-service-1.0.0.oci.tar registry.example/team/hello-service:1.0.0
     pesto-repro push oci:image registry.example/team/hello-service:1.0.0 registry.example/team/hello-service:1
+    pesto-repro push image.tar registry.example/team/hello-service:1.0.0 --attach hello-service
     """
+    if profiles and not attached:
+        raise click.UsageError("-p is for the PROJECT of --attach")
     place = read_place(image)
     if isinstance(place, RemoteReference):
         raise PestoError(
@@ -54,9 +77,12 @@ def push(console: Console, as_json: bool, image: str, references: tuple[str, ...
     targets = [read_target(each) for each in references]
     with reachable(console, targets[0].host) as registries:
         source = find(place, registries)
+        attach = _attaching(attached, profiles, source, targets)
         pushed = list(Pusher(source.content, source.image, registries(), console).push(targets))
+        made = attach(registries(), console)
     if as_json:
-        show_json({"digest": str(source.root.digest), "pushed": [pushed_json(each) for each in pushed]})
+        entries = [pushed_json(each) for each in pushed]
+        show_json({"digest": str(source.root.digest), "pushed": entries, **({"attached": made} if attached else {})})
         return 0
     for reference, report in pushed:
         show(f"{tagged(reference)}@{report.digest}")
@@ -66,14 +92,16 @@ def push(console: Console, as_json: bool, image: str, references: tuple[str, ...
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
+@click.option("--with-referrers", is_flag=True, help="And what is attached: beside a file or folder, NAME.referrers.")
 @talking_command
-def copy(console: Console, as_json: bool, source: str, target: str) -> int:
+def copy(console: Console, as_json: bool, source: str, target: str, with_referrers: bool) -> int:
     """Copy an image from SRC to DST, each an archive, a layout or a registry's image.
 
     \b
     pesto-repro copy registry.example/team/hello-service:1.0.0 hello-service.tar
     pesto-repro copy registry.example/team/hello-service:1.0.0 oci:image
     pesto-repro copy oci:image registry.example/team/hello-service:1.0.0
+    pesto-repro copy registry.example/team/hello-service:1.0.0 hello-service.tar --with-referrers
     """
     place, destination = read_place(source), read_place(target)
     pushed: list[Pushed] = []
@@ -86,6 +114,8 @@ def copy(console: Console, as_json: bool, source: str, target: str) -> int:
             pushed += pusher.push([read_target(target)])
         else:
             _write(destination, found, console)
+        if with_referrers:
+            _copy_companions(place, destination, found, registries, console)
     output = None if pushed else target
     if as_json:
         entries = [pushed_json(each) for each in pushed]
@@ -94,6 +124,28 @@ def copy(console: Console, as_json: bool, source: str, target: str) -> int:
         name = output or tagged(pushed[0][0])
         show(f"{name}@{found.root.digest}")
     return 0
+
+
+def _attaching(
+    names: Sequence[Path], profiles: Sequence[str], found: Found, targets: Sequence[RemoteReference]
+) -> Callable[[Registries, Reporter], list[dict[str, Any]]]:
+    """What attaches *names* to *found* where *targets* are: they are read now, before anything is pushed."""
+    if not names:
+        return lambda registries, reporter: []
+    from pesto_repro.cli.attach import attach_all, attached_json, attachments  # imported late: most push no more
+
+    wanted = attachments(names, profiles, found, tagged(targets[0]))
+    places = {(each.host, each.repository): each for each in targets}
+
+    def attach(registries: Registries, reporter: Reporter) -> list[dict[str, Any]]:
+        made = []
+        for place in places.values():
+            done = attach_all(registries.repository(place), found.image, wanted)
+            reporter.info(f"{place.host}/{place.repository}: {len(done)} attached")
+            made += [{"repository": f"{place.host}/{place.repository}"} | attached_json(*each) for each in done]
+        return made
+
+    return attach
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +223,28 @@ def _write(place: Archive | Layout, found: Found, console: Console) -> None:
         write = copy_archive if isinstance(place, Archive) else copy_layout
         write(found.content, found.image, found.name, place.path)
     console.info(f"{place.path}: {human(sizes)}")
+
+
+def _copy_companions(place: Place, target: Place, found: Found, registries: Reach, console: Console) -> None:
+    """Copy what goes with *found*, from a registry or from the layout beside it."""
+    from pesto_repro.registry import companions  # imported late: most copies are of the image alone
+
+    if isinstance(place, RemoteReference):
+        content: Content = found.content
+        attached = companions.in_repository(registries().repository(place), found.image)
+    else:
+        content = layout = LayoutContent.at(_beside(place))
+        attached = companions.in_layout(layout)
+    if isinstance(target, RemoteReference):
+        companions.send(content, attached, registries().repository(target), console)
+    else:
+        copy_beside(content, attached, _beside(target), archive=isinstance(target, Archive))
+    console.info(f"{len(attached)} attached manifests copied")
+
+
+def _beside(place: Archive | Layout) -> Path:
+    """Where what goes with the image at *place* is."""
+    return place.path.with_name(f"{place.path.name}.referrers")
 
 
 def _summary(report: Report) -> str:

@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from pesto_repro.digest import Digest
 from pesto_repro.errors import RegistryError
-from pesto_repro.oci import Descriptor
+from pesto_repro.oci import Descriptor, MediaType
 from pesto_repro.progress import Reporter
 from pesto_repro.registry.access import Access
 from pesto_repro.registry.authorize import DeniedError
@@ -49,6 +50,9 @@ MANIFEST_LIMIT = 16 << 20
 BUFFER = 256 << 10
 _REWRITTEN = 0.2
 """For how many seconds a blob that was seen may be away."""
+_NO_REFERRERS = {400, 404, 405, 406, 501}
+"""Distribution-spec: "404 Not Found" where there is no such API; older registries know the path even less."""
+_PAGES = 1000
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -115,22 +119,38 @@ class Client(Funnel):
 
         self.retried(f"blob {descriptor.digest}", attempt)
 
-    def push_manifest(self, reference: str, manifest: Manifest) -> None:
-        """PUT the very bytes; the registry has to confirm their digest.
+    def push_manifest(self, reference: str, manifest: Manifest) -> bool:
+        """PUT the very bytes; the registry has to confirm their digest. Whether it lists them as a referrer.
 
         Its blobs are there. A registry that cannot see one is being sent it by somebody else at this moment:
         docker-registry writes a blob's link anew, and it is empty meanwhile.
         """
 
-        def attempt() -> None:
+        def attempt() -> bool:
             headers = {"Content-Type": manifest.media_type}
             response = self.asked("PUT", self.manifest_url(reference), headers=headers, data=manifest.data)
             if response.status_code in (400, 404) and "BLOB_UNKNOWN" in (said := registry_says(response)):
                 raise PassingError(f"{status_of(response)}{said}", _REWRITTEN)
             self.expect(response, 201, f"manifest {reference}")
             self._confirm(response, manifest.digest, f"manifest {reference}")
+            # Distribution-spec, "Pushing Manifests with Subject": who lists it answers with its subject's digest.
+            return "OCI-Subject" in response.headers
 
-        self.retried(f"manifest {reference}", attempt)
+        return self.retried(f"manifest {reference}", attempt)
+
+    def referrers(self, subject: Digest) -> tuple[bytes, ...] | None:
+        """Distribution-spec, "Listing Referrers": every page of the list; None if the registry has no such API."""
+        found: list[bytes] = []
+        url: str | None = f"{self.origin}/v2/{self.name}/referrers/{subject}"
+        while url is not None:
+            if len(found) == _PAGES:
+                raise self.wrong(f"its list of what refers to {subject} has no end")
+            page = self.retried(f"referrers {subject}", partial(self._get_referrers, url, subject))
+            if page is None:
+                return None
+            data, url = page
+            found.append(data)
+        return tuple(found)
 
     def tags(self) -> Iterator[str]:
         """Every tag; none if there is no such repository."""
@@ -163,6 +183,18 @@ class Client(Funnel):
         if said is not None and said != digest:
             raise self.wrong(f"manifest {reference} is {digest}, but is said to be {said}")
         return Manifest(self._media_type(response, data, reference), digest, data)
+
+    def _get_referrers(self, url: str, subject: Digest) -> tuple[bytes, str | None] | None:
+        """One page, and where the next one is: "a Link header MUST be included" where there are more."""
+        what = f"referrers {subject}"
+        with self.asked("GET", url, headers={"Accept": MediaType.INDEX}, stream=True) as response:
+            if response.status_code in _NO_REFERRERS:
+                return None
+            self.expect(response, 200, what)
+            if response.headers.get("Content-Type", "").partition(";")[0].strip() != MediaType.INDEX:
+                return None  # a proxy's own page, say
+            following = response.links.get("next", {}).get("url")
+            return self._limited(response, what), urljoin(url, following) if following else None
 
     def _limited(self, response: Response, what: str) -> bytes:
         found = bytearray()

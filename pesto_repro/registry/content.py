@@ -29,6 +29,8 @@ INDICES = frozenset([MediaType.INDEX, "application/vnd.docker.distribution.manif
 MANIFESTS = frozenset([MediaType.MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"])
 MAX_DOCUMENT = 4 << 20
 """distribution-spec, "Pushing manifests": registries need not take larger manifests."""
+REF_NAME = "org.opencontainers.image.ref.name"
+"""annotations.md: what an index.json calls one of its entries."""
 BASE = "base"
 """The kind of a layer that comes from the base image."""
 
@@ -188,15 +190,19 @@ class LayoutContent:
             raise self._mismatch(digest)(f"it has {place[2]} bytes, not {descriptor.size}")
         return _verified(self._open(place), descriptor, self._mismatch(digest))
 
-    def _entry(self) -> tuple[Descriptor, str | None]:
+    def entries(self) -> list[tuple[Descriptor, str | None]]:
+        """Everything that index.json names, and what it calls it. Raises FetchError."""
         with contextlib.closing(self._open(self.places["index.json"])) as stream:
             data = stream.read(min(self.places["index.json"][2], MAX_DOCUMENT))
         try:
             entries = json.loads(data)["manifests"]
-            read = [(read_descriptor(each), _name(each)) for each in entries]
+            return [(read_descriptor(each), _name(each)) for each in entries]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise FetchError(f"{self.path}: index.json is not what the image-spec says: {reason}") from None
+
+    def _entry(self) -> tuple[Descriptor, str | None]:
+        read = self.entries()
         if len(read) != 1:
             names = ", ".join(name or str(descriptor.digest) for descriptor, name in read) or "none"
             raise FetchError(
@@ -315,5 +321,5 @@ def _platform(entry: Mapping[str, Any]) -> Platform | None:
 
 
 def _name(entry: Mapping[str, Any]) -> str | None:
-    name = (entry.get("annotations") or {}).get("org.opencontainers.image.ref.name")
+    name = (entry.get("annotations") or {}).get(REF_NAME)
     return str(name) if name else None

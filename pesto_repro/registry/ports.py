@@ -60,8 +60,11 @@ class Repository(Protocol):
     def push_blob(self, descriptor: Descriptor, opener: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
         """POST, PUT with a streaming body; *opener* is called again for each try."""
 
-    def push_manifest(self, reference: str, manifest: Manifest) -> None:
-        """PUT, byte-exact."""
+    def push_manifest(self, reference: str, manifest: Manifest) -> bool:
+        """PUT, byte-exact; whether the registry now lists it by itself as a referrer of its subject."""
+
+    def referrers(self, subject: Digest) -> tuple[bytes, ...] | None:
+        """GET /referrers/: the image indices (a page each) of what refers to *subject*; None without that API."""
 
     def tags(self) -> Iterator[str]:
         """Every tag."""
