@@ -214,6 +214,10 @@ def test_settings_that_are_for_another_kind_of_base(based: Based) -> None:
         "error: [base] packages (libgl1) are for a base made of Debian packages; this one is oci-archive:base.tar"
         in (based.failure("lock"))
     )
+    based.settings('[python.build]\npackages = ["gcc"]\n')
+    assert "error: [python.build] packages (gcc) need [base] debian; this base is oci-archive:base.tar" in (
+        based.failure("lock")
+    )
     based.settings('[base]\ndebian = "trixie"\n[python]\nsystem-packages = true\n')
     assert "error: [python] system-packages is for base images" in based.failure("lock")
 

@@ -14,7 +14,7 @@ from pesto_repro.errors import ResolveError
 from pesto_repro.fetch import Fetcher
 from pesto_repro.lock.model import DebianPackage, Interpreter
 from pesto_repro.progress import Reporter
-from pesto_repro.resolve.debian import ROOTS, closure, resolve
+from pesto_repro.resolve.debian import ROOTS, besides, closure, resolve
 from pesto_repro.resolve.debian_index import Index
 from pesto_repro.resolve.debian_relation import Clause, Relation, clauses
 from pesto_repro.store import Store
@@ -46,6 +46,21 @@ def test_a_base_without_wishes_is_the_roots_and_their_needs() -> None:
     """The suite's own Python, without the package manager that python3-minimal needs."""
     found = closure([Index("trixie", "", "\n".join(BASE).encode())], "amd64", ())
     assert BASE_NAMES == [each.name for each in found]
+
+
+def test_what_building_needs_lies_beside_the_base() -> None:
+    """The base is what it is without, and who wants it otherwise is told."""
+    stanzas = [stanza("gcc", depends="cpp, libc6 (>= 2)"), stanza("cpp"), stanza("odd", depends="libc6 (>= 3)")]
+    suites = [Index("trixie", "", "\n".join([*BASE, *stanzas, stanza("libc6", "3")]).encode())]
+    base = closure([Index("trixie", "", "\n".join([*BASE, *stanzas]).encode())], "amd64", ())
+    assert ["cpp 1", "gcc 1"] == [str(each) for each in besides(suites, "amd64", base, ["gcc"])]
+    assert () == besides(suites, "amd64", base, ["libc6"])
+    with pytest.raises(ResolveError) as caught:
+        besides(suites, "amd64", base, ["odd"])
+    assert (
+        "[python.build] packages (odd) do not go with the image's base:\n  libc6 2.41-12+deb13u4 would be libc6 3"
+        == caught.value.message
+    )
 
 
 @pytest.mark.parametrize(

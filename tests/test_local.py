@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,7 @@ from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.artifacts import artifacts
 from pesto_repro.fetch.world import World
 from pesto_repro.lock.asked import Override, asked, asked_again
-from pesto_repro.lock.model import Resource
+from pesto_repro.lock.model import Pin, PlatformLock, PythonPackage, Resource, Source
 from pesto_repro.plan import TreeFile
 from pesto_repro.progress import Reporter
 from pesto_repro.project import Settings
@@ -222,6 +223,34 @@ def test_offline_names_what_is_missing(tmp_path: Path) -> None:
         with pytest.raises(OfflineError) as caught:
             found.fetch(digest)
         assert f"{name} is not in the store at {store.root}, and the network is not to be used" == caught.value.message
+
+
+def test_a_wheel_that_is_built_from_source_is_made_where_it_is_lacking(tmp_path: Path) -> None:
+    """Once, with the pins of what it is built from and with; who makes none, says so."""
+    source = Source(
+        kind="sdist", name="a-1.0.tar.gz", sha256=Digest.of(b"sdist").hex, size=5, requires=(wheel("tool", "1"),)
+    )
+    content = b"a wheel"
+    package = wheel("a", "1.0").model_copy(
+        update={"wheel": Pin(name="a-1.0-py3-none-any.whl", sha256=Digest.of(content).hex, size=7), "source": source}
+    )
+    locked = platform("linux/amd64", package).model_copy(update={"build": (deb("gcc", "14"),)})
+    store, made = Store(tmp_path / "store"), []
+
+    def make(where: PlatformLock, which: PythonPackage, fetch: Callable[[Digest], None]) -> None:
+        made.append((where, which))
+        store.put(content)
+
+    found = artifacts(sealed(locked), a_project(tmp_path), _world(store), make)
+    for _ in range(2):
+        found.fetch(Digest.of(content))
+    assert [(locked, package)] == made
+    pinned = {source.digest, source.requires[0].wheel.digest, locked.build[0].digest, Digest.of(content)}
+    assert pinned == found.found.keys()
+    store.discard(Digest.of(content))
+    with pytest.raises(FetchError) as caught:
+        artifacts(sealed(locked), a_project(tmp_path), _world(store)).fetch(Digest.of(content))
+    assert "a 1.0 is built from source, and its wheel is not in the store" == caught.value.message
 
 
 # -- what a project asks -----------------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ def wheel(name: str, version: str, size: int = 1000, **more: str) -> PythonPacka
         name=name,
         version=version,
         wheel=Pin(name=file, sha256=sha256(file), size=size),
-        **(more or {"index": "default"}),
+        index=more.get("index", None if more else "default"),
+        resource=more.get("resource"),
+        upload_time=more.get("upload_time"),
     )
 
 

@@ -5,10 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pesto_repro.errors import ProjectError
+from pesto_repro.project.pyaddress import address_of
 from pesto_repro.project.pyrequires import CREDENTIALS, IndexOption, PythonRequires, normalised, python_requires
 
 _MEND = 'put the requirements into pesto/build/image.toml: [python] requires = ["..."]'
-_ADDRESS = 'names an address, which a lock cannot: bring the wheel as a "type": "pip" entry of requirements.json'
+GIT_CREDENTIALS = (
+    "carries credentials, which belong neither into a project's files nor into a lock: name the address without them "
+    "and give them through git's own configuration"
+)
+_ADDRESS = (
+    'names an address, which a lock cannot: bring its wheel or sdist as a "type": "pip" entry of requirements.json, '
+    "or name a git repository (git+https://HOST/REPOSITORY@REF)"
+)
 _WITH = """
 from setuptools import setup
 with open('requirements.txt', 'r') as requirements_file:
@@ -63,30 +71,31 @@ def test_requirements_txt() -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("-e .", '"-e .": building from source comes later; give a wheel'),
-        (
-            "--editable=git+https://me:pw@h/x",
-            '"--editable=git+https://h/x": building from source comes later; give a wheel',
+        ("-e .", '"." is the project itself, whose files are in the image anyway: leave it out'),
+        ("-e /opt/lib", '"/opt/lib" is a path of this machine: name it relative to the project'),
+        ("x @ file:///x", '"file:///x" is a path of this machine: name it relative to the project'),
+        ("x @ git+https://h/x#subdirectory=../y", 'the subdirectory "../y" is outside of the repository'),
+        ("./lib ; never", '"never" is not a marker (PEP 508)'),
+        *(
+            (line, f'"git+https://h/x.git" {GIT_CREDENTIALS}')
+            for line in [
+                "--editable=git+https://me:pw@h/x.git",
+                "git+https://me:pw@h/x.git",
+                "x @ git+https://token@h/x.git",
+            ]
         ),
         *(
             (line, f'"{shown}" {_ADDRESS}')
             for line, shown in [
-                ("git+https://me:pw@h/x.git", "git+https://h/x.git"),
-                ("x @ git+https://h/x.git", "x @ git+https://h/x.git"),
                 ("https://h/x-1.tar.gz", "https://h/x-1.tar.gz"),
                 ("https://h/x-1-py3-none-any.whl#sha256=aa", "https://h/x-1-py3-none-any.whl"),
                 ("x @ https://me:pw@h/x-1-py3-none-any.whl", "x @ https://h/x-1-py3-none-any.whl"),
-                ("x @ file:///x-1-py3-none-any.whl", "x @ file:///x-1-py3-none-any.whl"),
+                ("x @ hg+https://h/x", "x @ hg+https://h/x"),
             ]
         ),
-        (
-            "./lib",
-            '"./lib" is a local path: building from source comes later; give a wheel in '
-            "requirements.json with type pip",
-        ),
-        (
-            "./w/x-1-py3-none-any.whl",
-            '"./w/x-1-py3-none-any.whl" is a file: declare it in requirements.json with type pip',
+        *(
+            (line, f'"{line}" is a file: declare it in requirements.json as an entry with "type": "pip"')
+            for line in ["./w/x-1-py3-none-any.whl", "x-1.tar.gz", "w/x-1.zip", "x @ file:x-1.tar.gz"]
         ),
         ("--pre", 'the option "--pre" is not supported'),
         ("-r https://me:pw@h/more.txt?t", 'names "https://h/more.txt", which is not a file of the project'),
@@ -276,7 +285,7 @@ def test_all_files_problems_at_once() -> None:
         "requirements.txt": "-e .",
         "pyproject.toml": "[project]\ndependencies = [1]",
         "setup.cfg": "no section",
-        "setup.py": "setup(install_requires=['./x'])",
+        "setup.py": "setup(install_requires=['/x'])",
     }
     assert ["pyproject.toml", "requirements.txt", "setup.cfg", "setup.py"] == [
         problem.split(":")[0] for problem in _problems(files)
@@ -293,3 +302,32 @@ def test_one_spelling(name: str, extras: list[str], bounds: list[str]) -> None:
     one = normalised(f"{name}[{','.join(extras)}]{','.join(bounds)}")
     other = normalised(f"{name.upper()} [ {' , '.join(reversed(extras))} ] {', '.join(reversed(bounds))}")
     assert one == other == normalised(one)
+
+
+@pytest.mark.parametrize(
+    ("line", "spelling"),
+    [
+        ("-e ./libs/foo", "file:libs/foo"),
+        ("libs/foo/[B,a] ; python_version>'3'", 'file:libs/foo[a,b] ; python_version > "3"'),
+        ("file:../shared", "file:../shared"),
+        ("Foo[b] @ file:./libs/foo", "foo[b] @ file:libs/foo"),
+        (
+            "git+https://h/x.git@feature/y#egg=Foo_x&subdirectory=a/b",
+            "foo-x @ git+https://h/x.git@feature/y#subdirectory=a/b",
+        ),
+        ("x @ git+ssh://git@h/x", "x @ git+ssh://git@h/x"),
+        ("x @ git+https://h/x.git@v1 ; sys_platform=='linux'", 'x @ git+https://h/x.git@v1 ; sys_platform == "linux"'),
+    ],
+)
+def test_addresses_that_are_built_from(line: str, spelling: str) -> None:
+    """Each has one spelling, which is read back as it is."""
+    assert (spelling,) == _read({"requirements.txt": line}).requires
+    address = address_of(spelling)
+    assert address is not None
+    assert spelling == str(address)
+
+
+def test_an_address_constrains_nothing() -> None:
+    """A constraints file says which version, not where."""
+    problem = 'c.txt:1: "./libs/foo" is an address, which constrains nothing: require it'
+    assert [problem] == _problems({"requirements.txt": "-c c.txt", "c.txt": "./libs/foo"})

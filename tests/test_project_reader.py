@@ -196,7 +196,7 @@ def test_all_problems_of_all_files_at_once(make: Make) -> None:
         "  pesto/build/image.toml:layers.max: input should be greater than or equal to 1, not 0\n"
         '  pesto/build/requirements.json: "dockerBaseImage" is required, unless image.toml names a [base]\n'
         '  pesto/build/requirements.json:requirements.m: "to" is required, unless type is "pip"\n'
-        '  requirements.txt:1: "-e .": building from source comes later; give a wheel'
+        '  requirements.txt:1: "." is the project itself, whose files are in the image anyway: leave it out'
     ) == _message(lambda: read_project(root, ["p1"]))
 
 

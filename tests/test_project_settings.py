@@ -157,7 +157,8 @@ def test_users(user: str) -> None:
         (
             b'[python]\nrequires = ["x @ https://me:secret@h/x-1-py3-none-any.whl"]',
             ':python.requires.0: "x @ https://h/x-1-py3-none-any.whl" names an address, which a lock cannot: '
-            'bring the wheel as a "type": "pip" entry of requirements.json',
+            'bring its wheel or sdist as a "type": "pip" entry of requirements.json, or name a git repository '
+            "(git+https://HOST/REPOSITORY@REF)",
         ),
         (
             b'[python]\nindex-url = ["https://me:secret@h/"]',

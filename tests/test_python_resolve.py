@@ -17,9 +17,8 @@ from pesto_repro.fetch import Fetcher
 from pesto_repro.fetch.index import Index, Indexes
 from pesto_repro.lock.model import BroughtPackage, Interpreter, PythonPackage
 from pesto_repro.progress import Reporter
+from pesto_repro.resolve.failures import BROUGHT_HINT, NO_WHEEL_HINT, NoWheels
 from pesto_repro.resolve.python import (
-    BROUGHT_HINT,
-    NO_WHEEL_HINT,
     LocalWheel,
     Request,
     image_tags,
@@ -341,12 +340,13 @@ def test_two_platforms_get_their_own_wheels(tmp_path: Path) -> None:
 
 
 @pytest.mark.network
-def test_the_full_closure_is_refused_for_its_source_distributions(tmp_path: Path) -> None:
-    """Until packages are built from source."""
+def test_the_full_closure_names_its_source_distributions(tmp_path: Path) -> None:
+    """Which are then built from source (:mod:`tests.test_python_sources`)."""
     indexes, environment = ordinary(tmp_path)
     request = Request((), (), "processing-factory==1.7.2", "full", PYTHON, "linux/amd64")
     fetcher = Fetcher(Store(tmp_path / "store"), Reporter())
-    with pytest.raises(ResolveError) as caught:
+    with pytest.raises(NoWheels) as caught:
         resolve(request, indexes, environment, fetcher.pin, Reporter())
+    assert set(caught.value.names) <= {"wget", "jsonify"}
     assert " has no wheel for Python 3.13 on linux/amd64 (only a source distribution)" in caught.value.message
     assert NO_WHEEL_HINT == caught.value.hint

@@ -8,9 +8,11 @@ import click
 
 from pesto_repro.build.resources import Local
 from pesto_repro.build.seen import Seen
+from pesto_repro.cli.benches import benches_of, require_folders
 from pesto_repro.cli.console import show, show_json
 from pesto_repro.cli.locked import Merge, find_lock, read, require_resources, require_rules
 from pesto_repro.cli.options import Session, project_command
+from pesto_repro.cli.trust import require_trusted
 from pesto_repro.cli.world import base_sources, world_of
 from pesto_repro.errors import LockError
 from pesto_repro.lock import text as lock_text
@@ -60,7 +62,9 @@ def lock(
         return _check(session, project, path, asked(project, chosen, overrides), old.lock)
     world = world_of(project, session.store, session.console, offline=offline)
     with base_sources(project, session.console, offline=offline) as sources:
-        made = lock_project(project, chosen, world, old, sources, overrides)
+        with benches_of(project, session.store, sources, session.console) as benches:
+            made = lock_project(project, chosen, world, old, sources, overrides, benches=benches)
+        require_trusted(project, made, sources, offline=offline)
     _save(session, path, text, old.lock, made)
     return 0
 
@@ -98,6 +102,7 @@ def _check(session: Session, project: Project, path: Path, now: Input, lock: Loc
     require_no_drift(lock.input, now, mend)
     seen = Seen(session.store, project.root)
     require_resources(lock, Local(project, seen), mend)
+    require_folders(lock, project, session.store, mend)
     if session.json:
         show_json({"lockfile": str(path), "content-hash": lock.content_hash, "changed": False})
     session.console.info(f"{path} is up to date")

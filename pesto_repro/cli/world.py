@@ -58,6 +58,7 @@ def world_of(project: Project, store: Store, reporter: Reporter, *, offline: boo
         reporter=reporter,
         now=datetime.now(UTC),
         epoch=_source_date_epoch(),
+        environment=dict(os.environ),
     )
 
 

@@ -6,7 +6,7 @@ What costs time to read is read when it is needed: a build that has all it needs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class World:
     """*indexes* gives the package indexes and uv's environment, *mirrors* the Debian mirrors.
 
-    *epoch* is SOURCE_DATE_EPOCH as RFC 3339; *now* is for warnings only.
+    *epoch* is SOURCE_DATE_EPOCH as RFC 3339; *now* is for warnings only. *environment* is what git is started with.
     """
 
     fetcher: Fetcher
@@ -31,3 +31,4 @@ class World:
     reporter: Reporter
     now: datetime
     epoch: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)

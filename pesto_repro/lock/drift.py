@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pesto_repro.errors import DriftError
-from pesto_repro.lock.model import Input, Lock, ResourceInput
+from pesto_repro.lock.model import DebianPackage, Input, Lock, PlatformLock, PythonPackage, ResourceInput
 
 _LISTS = {
     "requires": "python.requires",
@@ -86,13 +86,15 @@ def asks_debian_anew(found: tuple[Drift, ...]) -> bool:
     return _touches(found, _DEBIAN)
 
 
-_DEBIAN = ("base", "base.packages")
+_DEBIAN = ("base", "base.packages", "python.build.packages")
 _PYTHON = (
     *_DEBIAN,
     "python.version",
     "python.system-packages",
     "python.requires",
     "python constraints",
+    "python.build-from-source",
+    "python.allow-unreproducible",
     "runtime.",
     "requirements",
 )
@@ -195,7 +197,8 @@ def _resource(each: ResourceInput | None, *, named: bool) -> str:
 def changes(before: Lock | None, after: Lock) -> Iterator[str]:
     """What another lock pins otherwise, a line for each package: "+ numpy 2.3.1", "~ idna 3.10 -> 3.11".
 
-    The base image first, then Python's packages, then Debian's: both may have one of the same name.
+    The base image first, then Python's packages, then Debian's, then those that only builds from source see: they
+    may have the same names.
     """
     for old, new in ((_bases(before), _bases(after)), *((_pins(before, kind), _pins(after, kind)) for kind in _KINDS)):
         for name, platform in sorted(old.keys() | new.keys()):
@@ -213,8 +216,14 @@ def _change(name: str, old: str | None, new: str | None) -> str:
 
 
 def versions(lock: Lock | None) -> dict[tuple[str, str], str]:
-    """The version of every package, by name and platform."""
-    return _pins(lock, "packages") | _pins(lock, "debian")
+    """The version of every package, by name and platform; also of those that only builds from source see."""
+    builders = {
+        (each.name, platform.platform): each.version
+        for platform in (lock.platforms if lock is not None else ())
+        for package in platform.packages
+        for each in (package.source.requires if package.source is not None else ())
+    }
+    return builders | _pins(lock, "build") | _pins(lock, "packages") | _pins(lock, "debian")
 
 
 def _bases(lock: Lock | None) -> dict[tuple[str, str], str]:
@@ -224,12 +233,16 @@ def _bases(lock: Lock | None) -> dict[tuple[str, str], str]:
     return {("base", platform): f"{base.original}@{base.manifest[:19]}" for platform, base in bases}
 
 
-_KINDS: tuple[Literal["packages"], Literal["debian"]] = ("packages", "debian")
+_Kind = Literal["packages", "debian", "build"]
+_KINDS: tuple[_Kind, ...] = ("packages", "debian", "build")
 
 
-def _pins(lock: Lock | None, kind: Literal["packages", "debian"]) -> dict[tuple[str, str], str]:
-    return {
-        (each.name, platform.platform): each.version
-        for platform in (lock.platforms if lock is not None else ())
-        for each in (platform.packages if kind == "packages" else platform.debian)
-    }
+def _pins(lock: Lock | None, kind: _Kind) -> dict[tuple[str, str], str]:
+    found = lock.platforms if lock is not None else ()
+    return {(each.name, platform.platform): each.version for platform in found for each in _of(platform, kind)}
+
+
+def _of(platform: PlatformLock, kind: _Kind) -> tuple[DebianPackage, ...] | tuple[PythonPackage, ...]:
+    if kind == "packages":
+        return platform.packages
+    return platform.debian if kind == "debian" else platform.build

@@ -122,12 +122,38 @@ class DebianPackage(Pin):
     snapshot: str
 
 
+class Source(Table):
+    """What a wheel was built from.
+
+    *name* of an sdist is that of its file, of a git repository its address without credentials, of a directory its
+    path relative to the project. *sha256* and *size* are those of the sdist, else of the canonical tar of the tree.
+    *requires* is what the build was done with, as far as it is Python's. *files* are those of the wheel, each as
+    "<16 hex digits of its sha256> <path>", so that who gets another wheel is told where it differs; *reproducible* is
+    False if two builds were not equal and that was allowed.
+    """
+
+    kind: Literal["sdist", "git", "directory"]
+    name: str
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    commit: str | None = None
+    subdirectory: str | None = None
+    requires: tuple[PythonPackage, ...] = ()
+    files: tuple[str, ...] = ()
+    reproducible: bool = True
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.sha256)
+
+
 class PythonPackage(Table):
     """A Python package and the one wheel chosen for the platform.
 
     *index* names an index of the configuration ("default" for the main one), never its address; a wheel that a
     ``type: pip`` requirement brings has *resource* instead, that requirement's key. *upload_time* is RFC 3339 in UTC,
-    where the index tells.
+    where the index tells. A wheel that is nowhere but made here has the *source* that it is made from: *index*,
+    *resource* and *upload_time* are the source's then.
     """
 
     name: str
@@ -136,6 +162,10 @@ class PythonPackage(Table):
     resource: str | None = None
     upload_time: str | None = None
     wheel: Pin
+    source: Source | None = None
+
+
+Source.model_rebuild()
 
 
 class Interpreter(Table):
@@ -203,13 +233,22 @@ class BaseImage(Table):
 
 
 class PlatformLock(Table):
-    """Everything pinned for one platform. Packages are sorted by name."""
+    """Everything pinned for one platform. Packages are sorted by name.
+
+    *build* are Debian packages that only the room has in which wheels are built, beside those of the base.
+    """
 
     platform: str
     base: BaseImage | None = None
     python: Interpreter
     debian: tuple[DebianPackage, ...] = ()
     packages: tuple[PythonPackage, ...] = ()
+    build: tuple[DebianPackage, ...] = ()
+
+    @property
+    def built(self) -> tuple[PythonPackage, ...]:
+        """Those of *packages* whose wheels are built from source."""
+        return tuple(each for each in self.packages if each.source is not None)
 
 
 class Resource(Table):

@@ -29,6 +29,7 @@ from pesto_repro.lock.model import (
     PlatformLock,
     PythonPackage,
     Resource,
+    Source,
 )
 
 HEADER = "# Made by `pesto-repro lock`. Change the project, then lock again; this file is not for editing.\n"
@@ -106,6 +107,7 @@ def _platform(each: PlatformLock) -> dict[str, Any]:
             "python": _interpreter(each.python),
             "debian": [_debian(package) for package in each.debian],
             "packages": [_package(package) for package in each.packages],
+            "build": [_debian(package) for package in each.build] or None,
         }
     )
 
@@ -148,7 +150,22 @@ def _package(each: PythonPackage) -> dict[str, Any]:
         "resource": each.resource,
         "upload-time": each.upload_time,
     }
-    return _present(found | {"wheel": _pin(each.wheel)})
+    source = _source(each.source) if each.source is not None else None
+    return _present(found | {"wheel": _pin(each.wheel), "source": source})
+
+
+def _source(each: Source) -> dict[str, Any]:
+    found = {"kind": each.kind, "name": each.name, "sha256": each.sha256, "size": each.size}
+    return _present(
+        found
+        | {
+            "commit": each.commit,
+            "subdirectory": each.subdirectory,
+            "requires": [_package(package) for package in each.requires] or None,
+            "files": list(each.files) or None,
+            "reproducible": None if each.reproducible else False,
+        }
+    )
 
 
 def _pin(each: Pin) -> dict[str, Any]:
@@ -236,8 +253,9 @@ def agreed(ours: Lock, theirs: Lock) -> Lock:
 def _common(ours: PlatformLock, theirs: PlatformLock) -> PlatformLock:
     packages: tuple[PythonPackage, ...] = tuple(each for each in ours.packages if each in theirs.packages)
     debian = tuple(each for each in ours.debian if each in theirs.debian)
+    build = tuple(each for each in ours.build if each in theirs.build)
     base = ours.base if ours.base == theirs.base else None
-    return ours.model_copy(update={"packages": packages, "debian": debian, "base": base})
+    return ours.model_copy(update={"packages": packages, "debian": debian, "build": build, "base": base})
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

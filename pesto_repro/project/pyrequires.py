@@ -8,9 +8,9 @@ setup.py             ``install_requires``, where it is a literal or the lines of
 ==================== ======================================================================================
 
 The answer is the union, as PEP 508 text in one spelling. What cannot be read is never guessed:
-requirements.txt stands in for it with a warning, or else it is a Problem. Only wheels are taken, so whatever
-would have to be built (``-e``, a folder, an sdist) is a Problem, as is every address: a lock names no host. So
-is an address of an index with credentials in it: these files are part of the image.
+requirements.txt stands in for it with a warning, or else it is a Problem. Git repositories and folders are what
+:mod:`~pesto_repro.project.pyaddress` says of them; every other address is a Problem: a lock names no host. So is an
+address with credentials in it: these files are part of the image.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from packaging.utils import canonicalize_name
 from pesto_repro.addresses import public, redact, userinfo
 from pesto_repro.errors import Problem, ProjectError
 from pesto_repro.project.documents import Document, at, dotted, parse_toml
+from pesto_repro.project.pyaddress import Address, address_of
 
 Read = Callable[[str], str | None]
 """The text of one of the project's files, by its path relative to the root; None if there is no such file."""
@@ -44,8 +45,11 @@ CREDENTIALS = (
 _UV_PLACES = ("index", "index-url", "extra-index-url", "find-links", "pip")
 _UNREADABLE = "cannot be read without running it"
 _MEND = 'put the requirements into pesto/build/image.toml: [python] requires = ["..."]'
-_SOURCE = "building from source comes later; give a wheel"
-_ADDRESS = 'names an address, which a lock cannot: bring the wheel as a "type": "pip" entry of requirements.json'
+_FILE = 'is a file: declare it in requirements.json as an entry with "type": "pip"'
+_ADDRESS = (
+    'names an address, which a lock cannot: bring its wheel or sdist as a "type": "pip" entry of requirements.json, '
+    "or name a git repository (git+https://HOST/REPOSITORY@REF)"
+)
 _SHORT = {
     "-i": "--index-url",
     "-f": "--find-links",
@@ -89,10 +93,19 @@ def normalised(text: str) -> str:
         reason = str(error).splitlines()[0]
         raise ValueError(f'"{redact(text)}" is not a requirement (PEP 508): {redact(reason)}') from None
     if requirement.url is not None:
-        raise ValueError(f'"{redact(text)}" {_ADDRESS}')
+        return _address(Address.of(requirement), text)
     requirement.name = canonicalize_name(requirement.name)
     requirement.extras = {canonicalize_name(extra) for extra in requirement.extras}
     return str(requirement)
+
+
+def _address(found: Address | None, text: str) -> str:
+    """The one spelling of an address, which *text* names. Raises ValueError if it is none to build from."""
+    if found is None:
+        raise ValueError(f'"{redact(text)}" {_ADDRESS}')
+    if found.kind == "directory" and found.location.endswith((*_SDIST, ".whl")):
+        raise ValueError(f'"{redact(text)}" {_FILE}')
+    return str(found)
 
 
 def project_name(text: str) -> str:
@@ -241,7 +254,7 @@ class _Found:
         elif name == "--no-index" or (name in ("--index-url", "--extra-index-url", "--find-links") and value):
             self._index_option(file, place, cast(IndexKind, name[2:]), value)
         elif name == "--editable":
-            self._problem(file, place, f'"{redact(line)}": {_SOURCE}')
+            self._require(file, place, value, self.constraints if constraint else self.requires)
         else:
             self._problem(file, place, f'the option "{name}" is not supported')
 
@@ -254,7 +267,10 @@ class _Found:
 
     def _require(self, file: str, place: str, line: str, into: set[str]) -> None:
         try:
-            into.add(normalised(_packaged(line)))
+            text = _packaged(line)
+            if into is self.constraints and address_of(text) is not None:
+                raise ValueError(f'"{redact(line)}" is an address, which constrains nothing: require it')
+            into.add(text)
         except ValueError as error:
             self._problem(file, place, str(error))
 
@@ -316,15 +332,13 @@ def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[s
 
 
 def _packaged(line: str) -> str:
-    """*line*, which names no address, no file and no folder. Raises ValueError."""
-    if re.match(r"[a-z][a-z0-9+.-]*://", line, re.IGNORECASE):
-        raise ValueError(f'"{redact(line)}" {_ADDRESS}')
-    head = re.split("[@;]", line)[0].strip()
-    if head.endswith(".whl"):
-        raise ValueError(f'"{line}" is a file: declare it in requirements.json with type pip')
-    if head.startswith(".") or "/" in head or head.endswith(_SDIST):
-        raise ValueError(f'"{line}" is a local path: {_SOURCE} in requirements.json with type pip')
-    return line
+    """*line* in its one spelling: PEP 508, or an address without a name before it. Raises ValueError."""
+    head = re.split(r"[;\[]|\s@", line)[0].strip()
+    if re.match(r"[a-z][a-z0-9+.-]*:", head, re.IGNORECASE) or head.startswith(".") or "/" in head:
+        return _address(Address.parse(line), line)
+    if head.endswith((*_SDIST, ".whl")):
+        raise ValueError(f'"{line}" {_FILE}')
+    return normalised(line)
 
 
 @dataclass(frozen=True, slots=True)

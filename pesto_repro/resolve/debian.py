@@ -52,10 +52,14 @@ _PYTHON = re.compile(r"(python3\.\d+)-minimal")
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A resolved base: its packages sorted by name, and the interpreter among them."""
+    """A resolved base: its packages sorted by name, and the interpreter among them.
+
+    *build* is what building needs beside them.
+    """
 
     packages: tuple[DebianPackage, ...]
     python: Interpreter
+    build: tuple[DebianPackage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +92,11 @@ def resolve(
     keep: Iterable[DebianPackage] = (),
     upgrade: bool = False,
     keys: Sequence[Key] | None = None,
+    build: Iterable[str] = (),
 ) -> dict[str, Base]:
     """The base made of *packages* and what every base has, for each of Debian's *architectures*.
 
+    *build* names what is to be beside it while wheels are built; the base is what it would be without.
     *keep* are the pins of an older lock, preferred unless *upgrade*. Raises FetchError where an index cannot
     be had or is not signed by *keys* (default: Debian's), ResolveError where there is no answer.
     """
@@ -102,20 +108,47 @@ def resolve(
     ]
     fetcher.many(partial(obtain, each, arch, mirrors, fetcher) for arch in wanted for each in releases)
     pins = () if upgrade else tuple(keep)
-    return {arch: _base(releases, arch, sorted(set(packages)), pins, fetcher) for arch in wanted}
+    names = sorted(set(packages)), sorted(set(build))
+    return {arch: _base(releases, arch, *names, pins, fetcher) for arch in wanted}
 
 
 def _base(
     releases: Sequence[Release],
     architecture: str,
     packages: Sequence[str],
+    build: Sequence[str],
     keep: Iterable[DebianPackage],
     fetcher: Fetcher,
 ) -> Base:
     indices = [index(each, architecture, fetcher.store.open) for each in releases]
     with fetcher.reporter.activity("resolve", f"Debian {releases[0].suite} {architecture}"):
         chosen = closure(indices, architecture, packages, keep)
-    return Base(tuple(each.pin() for each in chosen), interpreter(chosen))
+        beside = besides(indices, architecture, chosen, build, keep) if build else ()
+    return Base(_pins(chosen), interpreter(chosen), _pins(beside))
+
+
+def _pins(chosen: Iterable[Record]) -> tuple[DebianPackage, ...]:
+    return tuple(each.pin() for each in chosen)
+
+
+def besides(
+    indices: Sequence[Index],
+    architecture: str,
+    base: Sequence[Record],
+    packages: Sequence[str],
+    keep: Iterable[DebianPackage] = (),
+) -> tuple[Record, ...]:
+    """What *packages* add to *base*, of which nothing may change, sorted by name. Raises ResolveError."""
+    names = {each.name for each in base}
+    chosen = closure(indices, architecture, [*names, *packages], [*keep, *_pins(base)])
+    now = {each.name: each for each in chosen}
+    moved = [f"{each} would be {now[each.name]}" for each in base if each.version != now[each.name].version]
+    if moved:
+        raise ResolveError(
+            "\n  ".join([f"[python.build] packages ({', '.join(packages)}) do not go with the image's base:", *moved]),
+            "`pesto-repro lock -U` renews the base, too",
+        )
+    return tuple(each for each in chosen if each.name not in names)
 
 
 def closure(

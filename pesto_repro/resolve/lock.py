@@ -19,6 +19,7 @@ from pesto_repro.build.resources import Local
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, Problem, ProjectError, ResolveError
 from pesto_repro.fetch import index as index_room
+from pesto_repro.fetch.artifacts import addresses
 from pesto_repro.fetch.world import World
 from pesto_repro.lock.asked import Override, asked, base_name
 from pesto_repro.lock.drift import asks_debian_anew, asks_python_anew, drift, versions
@@ -42,6 +43,9 @@ from pesto_repro.project import Project
 from pesto_repro.project.checks import problems as service_problems
 from pesto_repro.project.documents import did_you_mean, dotted
 from pesto_repro.resolve import base_image, debian, python
+from pesto_repro.resolve import sources as python_sources
+from pesto_repro.resolve.builder import Builder
+from pesto_repro.resolve.origins import Benches, Origins, changed_folders
 from pesto_repro.resolve.python import LocalWheel
 from pesto_repro.resolve.resources import local_wheels, resolve_resources
 
@@ -67,13 +71,22 @@ class Old:
         return None if self.everything else self._locked(platform)
 
     def renews(self, pinned: tuple[DebianPackage, ...] | tuple[PythonPackage, ...]) -> bool:
-        """Is any of *pinned* to be renewed, or were some lost?"""
-        return not self.whole or any(each.name in self.packages for each in pinned)
+        """Is any of *pinned*, or of what those are built with, to be renewed, or were some lost?"""
+        names = {each.name for each in pinned}
+        for each in pinned:
+            if isinstance(each, PythonPackage) and each.source is not None:
+                names |= {package.name for package in each.source.requires}
+        return not self.whole or not names.isdisjoint(self.packages)
+
+    def keeps(self, name: str) -> bool:
+        """Is the pin of package *name* to stay?"""
+        return not self.everything and name not in self.packages
 
     def seen(self, platform: str, packages: tuple[DebianPackage, ...]) -> tuple[DebianPackage, ...]:
         """*packages*, those that were pinned before with the snapshot in which they were seen first."""
         locked = self._locked(platform)
-        known = {(each.name, each.sha256): each for each in locked.debian} if locked else {}
+        pinned = (*locked.debian, *locked.build) if locked else ()
+        known = {(each.name, each.sha256): each for each in pinned}
         return tuple(known.get((each.name, each.sha256), each) for each in packages)
 
     def base(self, platform: str, wanted: base_image.Asked) -> base_image.Found | None:
@@ -122,10 +135,13 @@ def lock_project(
     old: Old,
     sources: Sources,
     overrides: tuple[Override, ...] = (),
+    *,
+    benches: Benches,
 ) -> Lock:
     """The lock of *project* for *platforms*; *sources* says where its base image lies, if it has one.
 
-    *overrides* is what of it image.toml does not say. Raises ProjectError, ResolveError, FetchError.
+    *benches* makes the room in which a platform's wheels are built from source; *overrides* is what of all that
+    image.toml does not say. Raises ProjectError, ResolveError, FetchError, BuildError.
     """
     _require_one_base(project)
     local = Local(project)
@@ -138,7 +154,7 @@ def lock_project(
     resources = resolve_resources(project, local, world.fetcher, known, upgrade=old.everything)
     wheels = local_wheels(project, resources, world.fetcher)
     with ThreadPoolExecutor(max(1, len(platforms))) as pool:
-        pinned = tuple(pool.map(partial(_platform, project, now, world, old, wheels, lookup), platforms))
+        pinned = tuple(pool.map(partial(_platform, project, now, world, old, wheels, lookup, benches), platforms))
     lock = Lock(
         lock_version=LOCK_VERSION,
         content_hash=_UNSEALED,
@@ -148,7 +164,7 @@ def lock_project(
         platforms=pinned,
     )
     _require_known(old.packages, lock)
-    _check_service(project, pinned[0], world, wheels)
+    _check_service(project, pinned[0], world, wheels, benches)
     if lookup is not None and lookup.pinned is not None:
         _tell_moved(lock, sources, world)
     return seal(lock)
@@ -163,6 +179,7 @@ def _unchanged(old: Old, now: Input, local: Local, project: Project, world: Worl
         return None
     locked = {each.key: each for each in lock.resources}
     same = all(locked.get(key) == each for key, each in local.resources.items())
+    same = same and not changed_folders(lock.platforms, project.root, world.fetcher.store)
     return lock if same and locked.keys() == {each.key for each in project.resources} else None
 
 
@@ -173,35 +190,48 @@ def _platform(
     old: Old,
     wheels: tuple[LocalWheel, ...],
     lookup: _Lookup | None,
+    benches: Benches,
     platform: str,
 ) -> PlatformLock:
     """Everything pinned for one platform: what may stay stays, the rest is asked anew."""
     pins = old.pins(platform)
     changes = drift(old.lock.input, now) if old.lock is not None else ()
     base: BaseImage | None = None
-    packages: tuple[DebianPackage, ...] = ()
+    packages, build = tuple[DebianPackage, ...](), tuple[DebianPackage, ...]()
     if lookup is not None:
         base, interpreter = _based(project, platform, world, old, lookup)
-    elif pins is None or old.renews(pins.debian) or asks_debian_anew(changes):
-        packages, interpreter = _debian(project, platform, world, pins, old)
+    elif pins is None or old.renews((*pins.debian, *pins.build)) or asks_debian_anew(changes):
+        packages, build, interpreter = _debian(project, platform, world, pins, old)
     else:
-        packages, interpreter = pins.debian, pins.python
+        packages, build, interpreter = pins.debian, pins.build, pins.python
+    room = PlatformLock(platform=platform, base=base, python=interpreter, debian=packages, build=build)
     _require_python(project, interpreter)
     brought = base.packages if base is not None else ()
     used = brought if now.system_packages else ()
-    if pins is None or old.renews(pins.packages) or asks_python_anew(changes) or _differ(pins, interpreter, wheels):
-        chosen = _python(project, platform, interpreter, world, old, wheels, used)
+    if (
+        pins is None
+        or old.renews(pins.packages)
+        or asks_python_anew(changes)
+        or _differ(pins, room, wheels, project, world)
+    ):
+        chosen = _python(project, room, now, world, old, wheels, used, benches)
     else:
         chosen = pins.packages
     if not used:
         _tell_brought(brought, chosen, platform, world)
-    return PlatformLock(platform=platform, base=base, python=interpreter, debian=packages, packages=chosen)
+    return room.model_copy(update={"packages": chosen})
 
 
-def _differ(pins: PlatformLock, interpreter: Interpreter, wheels: tuple[LocalWheel, ...]) -> bool:
-    """Is it another interpreter, or does a ``type: pip`` requirement bring other bytes than those pinned?"""
-    pinned = {each.resource: each.wheel.sha256 for each in pins.packages if each.resource is not None}
-    return pins.python != interpreter or pinned != {each.key: each.digest.hex for each in wheels}
+def _differ(
+    pins: PlatformLock, room: PlatformLock, wheels: tuple[LocalWheel, ...], project: Project, world: World
+) -> bool:
+    """Is it another interpreter, or other bytes than those pinned: of the project's own, or of the room of a build?"""
+    pinned = {each.resource: (each.source or each.wheel).sha256 for each in pins.packages if each.resource is not None}
+    if pins.python != room.python or pinned != {each.key: each.digest.hex for each in wheels}:
+        return True
+    if pins.built and (pins.base, pins.debian, pins.build) != (room.base, room.debian, room.build):
+        return True
+    return bool(changed_folders((pins,), project.root, world.fetcher.store))
 
 
 def _based(project: Project, platform: str, world: World, old: Old, lookup: _Lookup) -> tuple[BaseImage, Interpreter]:
@@ -218,11 +248,12 @@ def _based(project: Project, platform: str, world: World, old: Old, lookup: _Loo
 
 def _debian(
     project: Project, platform: str, world: World, pins: PlatformLock | None, old: Old
-) -> tuple[tuple[DebianPackage, ...], Interpreter]:
+) -> tuple[tuple[DebianPackage, ...], tuple[DebianPackage, ...], Interpreter]:
+    """The packages of the base, those that building needs beside them, and the base's Python."""
     architecture = debian.ARCHITECTURES[platform]
     settings = project.settings.base
     assert settings.debian is not None
-    keep = tuple(each for each in (pins.debian if pins else ()) if each.name not in old.packages)
+    pinned = (*pins.debian, *pins.build) if pins else ()
     bases = debian.resolve(
         settings.debian,
         settings.packages,
@@ -230,39 +261,50 @@ def _debian(
         mirrors=world.mirrors(),
         fetcher=world.fetcher,
         now=world.now,
-        keep=keep,
+        keep=[each for each in pinned if each.name not in old.packages],
         upgrade=old.everything,
+        build=project.settings.python.build.packages,
     )
     base = bases[architecture]
-    return old.seen(platform, base.packages), base.python
+    return old.seen(platform, base.packages), old.seen(platform, base.build), base.python
 
 
 def _python(
     project: Project,
-    platform: str,
-    interpreter: Interpreter,
+    room: PlatformLock,
+    now: Input,
     world: World,
     old: Old,
     wheels: tuple[LocalWheel, ...],
     brought: tuple[BroughtPackage, ...],
+    benches: Benches,
 ) -> tuple[PythonPackage, ...]:
-    pins = old.pins(platform)
+    pins = old.pins(room.platform)
     settings = project.settings
     request = python.Request(
         requires=project.requires,
         constraints=project.constraints,
         runtime=settings.runtime.package,
         closure=settings.runtime.closure,
-        python=interpreter,
-        platform=platform,
+        python=room.python,
+        platform=room.platform,
         wheels=wheels,
         brought=brought,
         keep=pins.packages if pins else (),
         upgrade=old.everything,
         upgrade_packages=old.packages,
     )
-    indexes, environment = world.indexes()
-    return python.resolve(request, indexes, environment, world.fetcher.pin, world.reporter)
+    builder = Builder(
+        room,
+        benches,
+        Origins.of(project, world),
+        before=pins,
+        asked=old.lock.input if old.lock is not None and pins is not None else None,
+        keeps=old.keeps,
+        allowed=frozenset(now.allow_unreproducible),
+        resources=addresses(project),
+    )
+    return python_sources.resolve(request, builder, now.build_from_source)
 
 
 def _assembly(project: Project, epoch: str) -> Assembly:
@@ -292,6 +334,12 @@ def _require_one_base(project: Project) -> None:
         raise ResolveError(
             f"[base] packages ({names}) are for a base made of Debian packages; this one is {base_name(project)}",
             'write `debian = "trixie"` beside them in image.toml, or choose a base image that has them',
+        )
+    if settings.base.debian is None and settings.python.build.packages:
+        names = ", ".join(settings.python.build.packages)
+        raise ResolveError(
+            f"[python.build] packages ({names}) need [base] debian; this base is {base_name(project)}",
+            'write `[base]` with `debian = "trixie"` in image.toml, or choose a base image that has compilers',
         )
     if settings.base.debian is not None and settings.python.system_packages:
         raise ResolveError(
@@ -349,9 +397,13 @@ def _require_known(names: tuple[str, ...], lock: Lock) -> None:
             )
 
 
-def _check_service(project: Project, locked: PlatformLock, world: World, wheels: tuple[LocalWheel, ...]) -> None:
+def _check_service(
+    project: Project, locked: PlatformLock, world: World, wheels: tuple[LocalWheel, ...], benches: Benches
+) -> None:
     """The project's schemas against the runtime's own definitions, which only its wheel knows."""
     runtime = next(each for each in locked.packages if each.name == RUNTIME)
+    if runtime.source is not None:
+        Builder(locked, benches, Origins.of(project, world), resources=addresses(project)).bring(runtime)
     with _open_wheel(runtime, world, wheels) as stream:
         found = service_problems(project.documents, read_definitions(stream))
     if found:
@@ -360,7 +412,7 @@ def _check_service(project: Project, locked: PlatformLock, world: World, wheels:
 
 def _open_wheel(package: PythonPackage, world: World, wheels: tuple[LocalWheel, ...]) -> BinaryIO:
     for each in wheels:
-        if each.key == package.resource:
+        if each.key == package.resource and package.source is None:
             return each.path.open("rb")
     fetcher, wheel = world.fetcher, package.wheel
     fetcher.blob(wheel.digest, wheel.size, lambda: index_room.urls(package, world.indexes()[0], fetcher), wheel.name)

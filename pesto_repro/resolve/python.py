@@ -2,8 +2,9 @@
 
 * One joint resolution for each platform: the runtime, the project's requirements and the wheels it brings.
 * For the image's Python, libc and CPU; the host's Python only runs ``uv`` and decides nothing.
-* Wheels only. ``uv`` says which versions and which wheels fit; of those the one that suits the image best is
-  pinned.
+* ``uv`` says which versions and which wheels fit; of those the one that suits the image best is pinned.
+* Sdists only of the packages that are named for it. What these require is said in ``uv``'s configuration, also before
+  it is known, so that ``uv`` never builds anything: that runs strangers' code.
 * Pins stay: versions are given to ``uv`` as preferences, and a pinned wheel is kept while it is still
   offered.
 * ``uv`` reads no configuration file of its own: where packages lie comes in as :class:`Indexes`, so that
@@ -13,11 +14,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tempfile
-import textwrap
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,10 +37,11 @@ from packaging.version import Version
 
 from pesto_repro.addresses import public, redact, secrets_of
 from pesto_repro.digest import Digest
-from pesto_repro.errors import FetchError, MismatchError, OfflineError, ResolveError
+from pesto_repro.errors import MismatchError, ResolveError
 from pesto_repro.fetch.index import FIND_LINKS, Indexes, with_credentials
-from pesto_repro.lock.model import BroughtPackage, Interpreter, Pin, PythonPackage
+from pesto_repro.lock.model import BroughtPackage, Interpreter, Pin, PythonPackage, Source
 from pesto_repro.progress import Reporter
+from pesto_repro.resolve.failures import NoWheels, failure
 
 MINIMAL = {
     # The service imports no more than this: health, describe and process answer as with the full closure (266
@@ -72,20 +74,58 @@ Download = Callable[[str, str], tuple[Digest, int]]
 
 @dataclass(frozen=True, slots=True)
 class LocalWheel:
-    """A wheel that a ``type: pip`` requirement brings: the requirement's *key*, the *path* of its bytes."""
+    """A wheel that the project brings: the *path* of its bytes, the *key* of its ``type: pip`` requirement, if any.
 
-    key: str
+    *source* is what it was made from, *extras* those of the requirement by address that it answers.
+    """
+
+    key: str | None
     filename: str
     path: Path
     digest: Digest
     size: int
+    source: Source | None = None
+    extras: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a package that is built from source says of itself."""
+
+    name: str
+    version: str
+    requires_dist: tuple[str, ...] = ()
+    requires_python: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sdist:
+    """The source distribution that was chosen for a package, and where it lies."""
+
+    name: str
+    version: str
+    file: Pin
+    url: str
+    index: str | None = None
+    upload_time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What answers a request: *packages* that have wheels, and *sdists* of those that are to be built; by name."""
+
+    packages: tuple[PythonPackage, ...]
+    sdists: tuple[Sdist, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is asked for one platform; *closure* says how much of the *runtime*'s dependencies is wanted.
 
-    *brought* are packages that the base has and that are to be used: they are pinned, and not installed again.
+    *brought* are packages that the base has and that are to be used: they are pinned, and not installed again. Of
+    *from_source* only sdists are taken, of the others only wheels; *metadata* is what is known of such sdists. The
+    closure is "none" where no runtime is asked for.
     """
 
     requires: tuple[str, ...]
@@ -99,6 +139,8 @@ class Request:
     keep: tuple[PythonPackage, ...] = ()
     upgrade: bool = False
     upgrade_packages: tuple[str, ...] = ()
+    from_source: tuple[str, ...] = ()
+    metadata: tuple[Metadata, ...] = ()
 
     @property
     def target(self) -> str:
@@ -108,7 +150,8 @@ class Request:
     @property
     def used(self) -> tuple[BroughtPackage, ...]:
         """Those of *brought* that count: the runtime is always ours, as are the wheels that the project brings."""
-        ours = {canonicalize_name(Requirement(self.runtime).name), *map(_wheel_name, self.wheels)}
+        runtime = {canonicalize_name(Requirement(self.runtime).name)} if self.runtime else set()
+        ours = {*runtime, *map(wheel_name, self.wheels)}
         return tuple(each for each in self.brought if each.name not in ours)
 
     def keeps(self, name: str) -> bool:
@@ -134,10 +177,22 @@ def resolve(
     download: Download,
     reporter: Reporter,
 ) -> tuple[PythonPackage, ...]:
-    """The wheels of *request*, sorted by name. *environment* is uv's: PATH, HOME, proxies, its cache; no index.
+    """The wheels of *request*, sorted by name, which takes no sdists; else like :func:`resolve_all`."""
+    assert not request.from_source
+    return resolve_all(request, indexes, environment, download, reporter).packages
 
-    Raises ResolveError with the chain of reasons, FetchError or OfflineError where an index could not be
-    asked.
+
+def resolve_all(
+    request: Request,
+    indexes: Indexes,
+    environment: Mapping[str, str],
+    download: Download,
+    reporter: Reporter,
+) -> Resolution:
+    """What answers *request*. *environment* is uv's: PATH, HOME, proxies, its cache; no index.
+
+    Raises ResolveError with the chain of reasons (NoWheels where that is the reason), FetchError or OfflineError where
+    an index could not be asked.
     """
     requirements = [*_runtime(request), *request.requires]
     with reporter.activity("resolve", request.platform), tempfile.TemporaryDirectory() as name:
@@ -148,7 +203,11 @@ def resolve(
     chosen = [_choose(each, request) for each in packages if canonicalize_name(each["name"]) not in used]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         pinned = list(pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen))
-    return tuple(sorted(pinned, key=lambda each: each.name))
+    pinned.sort(key=lambda each: each.name)
+    return Resolution(
+        tuple(each for each in pinned if isinstance(each, PythonPackage)),
+        tuple(each for each in pinned if isinstance(each, Sdist)),
+    )
 
 
 # -- what is asked -----------------------------------------------------------------------------------------
@@ -156,6 +215,8 @@ def resolve(
 
 def _runtime(request: Request) -> tuple[str, ...]:
     """The runtime's requirement, and in the minimal closure those that stand for its dependencies."""
+    if request.closure == "none":
+        return ()
     if request.closure == "full":
         return (request.runtime,)
     return (request.runtime, *MINIMAL[_minimal_key(request.runtime)])
@@ -256,7 +317,7 @@ class _Uv:
         """The name of the index of each package. uv's pylock.toml does not say, its other format does."""
         if len(self._indexes.active) == 1 and not self._indexes.find_links:
             return {each["name"]: self._indexes.active[0].name for each in packages}
-        listed = [f"{each['name']}=={each['version']}" for each in packages if "wheels" in each]
+        listed = [f"{each['name']}=={each['version']}" for each in packages if "wheels" in each or "sdist" in each]
         if not listed:
             return {}
         self._write("pins.in", listed)
@@ -280,7 +341,7 @@ class _Uv:
         )
         told = self._clean(done.stderr)
         if done.returncode:
-            raise _failure(told, self._request)
+            raise failure(told, self._request)
         for line in told.splitlines():
             # uv remarks on every host that lacks the image's Python, which does not matter here.
             if line.startswith("warning: ") and "requested Python version" not in line:
@@ -299,13 +360,16 @@ class _Uv:
         options += ["--python-platform", python_platform(platform, python.libc)]
         options += ["--python-version", python.version, "--python", sys.executable, "--no-python-downloads"]
         options += ["--color", "never", "--no-progress"]
+        for name in self._request.from_source:
+            options += ["--no-binary", name]
         return options + (["--no-index"] if self._indexes.no_index else [])
 
     def _link(self, wheel: LocalWheel) -> str:
         """A requirement for *wheel*, under its own name: in a store the file's name is its digest."""
         path = self._folder / wheel.filename
         path.symlink_to(wheel.path.resolve())
-        return f"{_wheel_name(wheel)} @ {path.as_uri()}"
+        extras = f"[{','.join(wheel.extras)}]" if wheel.extras else ""
+        return f"{wheel_name(wheel)}{extras} @ {path.as_uri()}"
 
     def _stand_in(self, package: BroughtPackage) -> str:
         """A requirement that only a package of the base meets: a wheel that says its name and version, no more.
@@ -345,11 +409,22 @@ def _variables(indexes: Indexes) -> dict[str, str]:
 
 
 def _configuration(request: Request) -> str:
-    """A uv.toml that says the runtime has no dependencies, for the minimal closure, whoever requires it."""
-    if request.closure == "full":
-        return ""
-    name, version = _minimal_key(request.runtime)
-    return f'[[dependency-metadata]]\nname = "{name}"\nversion = "{version}"\nrequires-dist = []\n'
+    """A uv.toml that says what uv is not to find out.
+
+    The runtime has no dependencies, for the minimal closure, whoever requires it. What is built from source has those
+    that are known; of a version that was not built yet, none so far.
+    """
+    said = [Metadata(*_minimal_key(request.runtime))] if request.closure == "minimal" else []
+    tables = [_dependency_metadata(each) for each in [*said, *request.metadata]]
+    tables += [f'[[dependency-metadata]]\nname = "{name}"\nrequires-dist = []\n' for name in request.from_source]
+    return "\n".join(tables)
+
+
+def _dependency_metadata(known: Metadata) -> str:
+    said = {"name": known.name, "version": known.version, "requires-dist": list(known.requires_dist)}
+    said |= {"requires-python": known.requires_python} if known.requires_python else {}
+    said |= {"provides-extra": list(known.extras)} if known.extras else {}
+    return "\n".join(["[[dependency-metadata]]", *(f"{key} = {json.dumps(value)}" for key, value in said.items()), ""])
 
 
 def _preferences(request: Request) -> str:
@@ -363,74 +438,14 @@ def _preferences(request: Request) -> str:
     return header + "".join(pins) if pins else ""
 
 
-def _wheel_name(wheel: LocalWheel) -> str:
+def wheel_name(wheel: LocalWheel) -> str:
+    """The package that *wheel* is of. Raises ResolveError for what is no wheel."""
     try:
         return parse_wheel_filename(wheel.filename)[0]
     except InvalidWheelFilename:
         raise ResolveError(
-            f'requirement "{wheel.key}": {wheel.filename} is not a wheel',
-            "build a wheel from it (pip wheel) and name that; building from source comes later",
+            f'requirement "{wheel.key}": {wheel.filename} is not a wheel', "name a wheel or a source distribution"
         ) from None
-
-
-# -- what uv says when it fails ----------------------------------------------------------------------------
-
-_NO_WHEELS = re.compile(r"Wheels are required for `([^`]+)`")
-_NOT_FOUND = re.compile(r"(\S+) was not found in the (?:package registry|provided package locations)")
-_REFUSED = re.compile(r"An index URL \((\S+)\) (could not be queried[^\n]*)")
-_UNREACHED = re.compile(r"Failed to fetch|error sending request|Request failed|Could not connect")
-
-
-def _failure(told: str, request: Request) -> FetchError | ResolveError:
-    """The error that says what uv said, in the words of the project."""
-    errors, *hints = re.split(r"\n\s*\nhint: ", told.partition("error: ")[2])
-    head, _, causes = errors.strip().partition("\n")
-    chain = _dedent(causes)
-    advice = " ".join(" ".join(hints).split()) or None
-    if "network was disabled" in told or "Network connectivity is disabled" in told:
-        return OfflineError(
-            f"{request.target}: packages cannot be resolved without the network:\n{chain}",
-            "run the command again without --offline",
-        )
-    if refused := _REFUSED.search(told):
-        return FetchError(f"the index {refused[1]} {refused[2]}", "check the credentials of the index")
-    if _UNREACHED.search(told):
-        what = "\n".join(filter(None, [f"the package index cannot be read: {head}", chain]))
-        return FetchError(what, advice or "check the network and the address of the index")
-    if not head.startswith("No solution found"):
-        return _unsolved(f"uv cannot resolve the requirements for {request.target}: {head}", chain, advice)
-    if missing := sorted(set(_NO_WHEELS.findall(told))):
-        lines = [_no_wheel(name, told, request) for name in missing]
-        return _unsolved("; ".join(lines), chain, NO_WHEEL_HINT)
-    if missing := sorted(set(_NOT_FOUND.findall(told))):
-        what = f"{', '.join(missing)} cannot be found where packages are looked for"
-        return _unsolved(what, chain, advice or "check the spelling, and the configured indexes")
-    advice = advice or (BROUGHT_HINT if request.used else None)
-    return _unsolved(f"the requirements for {request.target} cannot be met together", chain, advice)
-
-
-BROUGHT_HINT = (
-    "[python] system-packages = true pins what the base has: ask for versions that fit it, or leave that setting out"
-)
-NO_WHEEL_HINT = (
-    "choose another version, or put a wheel of it into find-links; building from source comes with a later version"
-)
-
-
-def _no_wheel(name: str, told: str, request: Request) -> str:
-    found = re.search(rf"\b{re.escape(name)}==(\S+) has no usable wheels", told)
-    version = f" {found[1]}" if found else ""
-    return f"{name}{version} has no wheel for {request.target} (only a source distribution)"
-
-
-def _unsolved(what: str, chain: str, hint: str | None) -> ResolveError:
-    return ResolveError(f"{what}:\n{chain}" if chain else what, hint)
-
-
-def _dedent(causes: str) -> str:
-    """uv's causes, two spaces in; the lines that continue one stay below it."""
-    lines = causes.replace("  cause: ", " " * 9).splitlines()
-    return textwrap.indent(textwrap.dedent("\n".join(filter(str.strip, lines))), "  ")
 
 
 # -- the one wheel -----------------------------------------------------------------------------------------
@@ -440,8 +455,9 @@ def _dedent(causes: str) -> str:
 class _Chosen:
     name: str
     version: str
-    wheel: _Offer
+    file: _Offer
     local: LocalWheel | None = None
+    is_sdist: bool = False
 
 
 def _choose(package: Mapping[str, Any], request: Request) -> _Chosen:
@@ -449,11 +465,12 @@ def _choose(package: Mapping[str, Any], request: Request) -> _Chosen:
     name = canonicalize_name(package["name"])
     if "archive" in package:
         return _brought(name, package, request)
+    if name in request.from_source and "sdist" in package:
+        return _Chosen(name, package["version"], _offer(package["sdist"]), is_sdist=True)
     offers = [_offer(each) for each in package.get("wheels", ())]
     best = _best(offers, request, name)
     if best is None:
-        what = f"{name} {package['version']} has no wheel for {request.target}"
-        raise ResolveError(what, NO_WHEEL_HINT)
+        raise NoWheels(f"{name} {package['version']} has no wheel for {request.target}", [name])
     return _Chosen(name, package["version"], best)
 
 
@@ -466,7 +483,8 @@ def _brought(name: str, package: Mapping[str, Any], request: Request) -> _Chosen
             return _Chosen(name, version, offer, wheel)
     raise ResolveError(
         f"{name} is required from an address by another package; a lock names no host",
-        'bring that wheel as a "type": "pip" entry of requirements.json',
+        "require it yourself, from a git repository or a folder, or bring its wheel as a "
+        '"type": "pip" entry of requirements.json',
     )
 
 
@@ -516,25 +534,28 @@ def _pin(
     sources: Mapping[str, str],
     download: Download,
     reporter: Reporter,
-) -> PythonPackage:
+) -> PythonPackage | Sdist:
     """What the lock says of *chosen*; bytes whose digest or size the index does not tell are downloaded."""
     offer = _as_pinned(chosen, request, reporter)
     if chosen.local is not None:
         return _package(chosen, offer, resource=chosen.local.key)
     if offer.sha256 is None or offer.size is None:
         offer = _measured(offer, indexes, download)
+    if chosen.is_sdist:
+        return _sdist(chosen, replace(offer, url=_asked_as(offer.url, indexes)), sources.get(chosen.name))
     return _package(chosen, offer, index=sources.get(chosen.name))
 
 
 def _as_pinned(chosen: _Chosen, request: Request, reporter: Reporter) -> _Offer:
     """The offer of *chosen*, with the size that the existing pin knows. A file that was replaced is told."""
-    offer, kept = chosen.wheel, _kept(request, chosen.name)
-    if kept is None or kept.wheel.name != offer.filename:
+    offer, kept = chosen.file, _kept(request, chosen.name)
+    pinned = (kept.source if chosen.is_sdist else kept.wheel) if kept is not None else None
+    if pinned is None or pinned.name != offer.filename:
         return offer
-    if offer.sha256 in (None, kept.wheel.sha256):
-        return replace(offer, sha256=kept.wheel.sha256, size=kept.wheel.size)
+    if offer.sha256 in (None, pinned.sha256):
+        return replace(offer, sha256=pinned.sha256, size=pinned.size)
     reporter.warn(
-        f"{offer.filename} is not the file that was pinned: sha256:{kept.wheel.sha256}, now sha256:{offer.sha256}",
+        f"{offer.filename} is not the file that was pinned: sha256:{pinned.sha256}, now sha256:{offer.sha256}",
         "find out who replaced it before you trust the new pin",
     )
     return offer
@@ -542,16 +563,27 @@ def _as_pinned(chosen: _Chosen, request: Request, reporter: Reporter) -> _Offer:
 
 def _measured(offer: _Offer, indexes: Indexes, download: Download) -> _Offer:
     """*offer* with the digest and size of its bytes."""
-    url = offer.url
-    for each in (*(index.url for index in indexes.active), *indexes.find_links):
-        url = with_credentials(url, each)
-    digest, size = download(url, offer.filename)
+    digest, size = download(_asked_as(offer.url, indexes), offer.filename)
     if offer.sha256 not in (None, digest.hex):
         raise MismatchError(
             f"{offer.filename} is not what its index says: sha256:{offer.sha256} is listed, {digest} was sent",
             "try again; if it stays so, the index is broken",
         )
     return replace(offer, sha256=digest.hex, size=size)
+
+
+def _asked_as(url: str, indexes: Indexes) -> str:
+    """*url* with the credentials of the index that it belongs to."""
+    for each in (*(index.url for index in indexes.active), *indexes.find_links):
+        url = with_credentials(url, each)
+    return url
+
+
+def _sdist(chosen: _Chosen, offer: _Offer, index: str | None) -> Sdist:
+    assert offer.sha256 is not None
+    assert offer.size is not None
+    file = Pin(name=offer.filename, sha256=offer.sha256, size=offer.size)
+    return Sdist(chosen.name, chosen.version, file, offer.url, index, _rfc3339(offer.uploaded))
 
 
 def _package(chosen: _Chosen, offer: _Offer, *, index: str | None = None, resource: str | None = None) -> PythonPackage:
@@ -565,6 +597,7 @@ def _package(chosen: _Chosen, offer: _Offer, *, index: str | None = None, resour
         resource=resource,
         upload_time=_rfc3339(offer.uploaded),
         wheel=wheel,
+        source=chosen.local.source if chosen.local is not None else None,
     )
 
 

@@ -13,6 +13,9 @@ from pesto_repro.project import Project
 from pesto_repro.project.requirements import ResourceSpec
 from pesto_repro.resolve.python import LocalWheel
 
+SDISTS = (".tar.gz", ".zip")
+"""How the name of a source distribution ends (PEP 625; older ones are zip files)."""
+
 
 def resolve_resources(
     project: Project, local: Local, fetcher: Fetcher, keep: Mapping[str, Resource], *, upgrade: bool
@@ -41,13 +44,13 @@ def _download(spec: ResourceSpec, fetcher: Fetcher) -> Resource:
 
 
 def local_wheels(project: Project, pinned: tuple[Resource, ...], fetcher: Fetcher) -> tuple[LocalWheel, ...]:
-    """What ``type: pip`` entries bring to the joint resolution: wheels, by key, with a path to read them from."""
+    """What ``type: pip`` entries bring to the joint resolution: wheels and sdists, with a path to read them from."""
     by_key = {each.key: each for each in pinned}
     return tuple(_wheel(project, spec, by_key[spec.key], fetcher) for spec in project.resources if spec.type == "pip")
 
 
 def _wheel(project: Project, spec: ResourceSpec, pinned: Resource, fetcher: Fetcher) -> LocalWheel:
-    _require_wheel(spec)
+    _require_package(spec)
     digest, path = Digest(str(pinned.sha256)), local_path(project, spec)
     if path is None:
         fetcher.blob(digest, pinned.size, lambda: [spec.source], spec.key)
@@ -55,9 +58,9 @@ def _wheel(project: Project, spec: ResourceSpec, pinned: Resource, fetcher: Fetc
     return LocalWheel(spec.key, spec.filename, path, digest, pinned.size or 0)
 
 
-def _require_wheel(spec: ResourceSpec) -> None:
-    if not spec.filename.endswith(".whl"):
+def _require_package(spec: ResourceSpec) -> None:
+    if not spec.filename.endswith((".whl", *SDISTS)):
         raise ResolveError(
-            f"requirements.{spec.key} is of type pip, but {spec.filename} is not a wheel",
-            "build a wheel of it and name that; building from source comes with a later version",
+            f"requirements.{spec.key} is of type pip, but {spec.filename} is neither a wheel nor a source distribution",
+            'name a .whl, .tar.gz or .zip, or require the folder itself: "./FOLDER" in requirements.txt',
         )
