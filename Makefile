@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := dist/hello-service.oci.tar
+# Exits 0 where a sandbox can be made, whatever becomes of ours.
+SANDBOX := { bwrap --unshare-all --ro-bind / / --dev /dev --proc /proc true || \
+    unshare --user --map-root-user --net --pid --fork --mount-proc true; } >/dev/null 2>&1
 TEST_DEPS := docker-registry skopeo umoci podman buildah runc bubblewrap qemu-user uidmap gpgv pigz \
     golang-github-opencontainers-image-spec-dev
-BENCH_DEPS := buildah mmdebstrap docker-registry skopeo
+BENCH_DEPS := buildah mmdebstrap docker-registry skopeo pigz aria2 curl
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
@@ -17,9 +20,9 @@ help:
 	@echo "make test       run the tests (PYTEST_ARGS=... are passed on)"
 	@echo "make test-deps  install the programs that judge our images, from Debian (as root or with sudo)"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      compare the speed with a Dockerfile's (BENCH_ARGS=--write keeps the result)"
-	@echo "make bench-push compare the speed of pushing with skopeo's; part of make bench"
-	@echo "make bench-cache measure an empty runner with a warm cache registry; part of make bench"
+	@echo "make bench      compare the speed with that of others (BENCH_ARGS=--write keeps the result)"
+	@echo "make bench-push compare the speed of pushing 500 MB with skopeo's"
+	@echo "make bench-cache measure an empty runner with a warm cache registry"
 	@echo "make bench-deps install what the comparison needs, from Debian (as root or with sudo)"
 	@echo "make clean      remove what was made here"
 
@@ -46,7 +49,7 @@ demo: $(VENV)/.run
 	    "" \
 	    "Its service, started here for one request, {\"text\": \"world\"}, answers:" && \
 	{ printf '{"text": "world"}' | $(BIN)/pesto-repro run $(DEMO) --process - || \
-	    echo "nothing here, as the error above says. The image is built all the same."; } && \
+	    { ! $(SANDBOX) && echo "nothing here, as the error above says. The image is built all the same."; }; } && \
 	printf '%s\n' \
 	    "" \
 	    "Test it:   $(BIN)/pesto-repro test examples/hello-service" \
@@ -81,8 +84,6 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
-	$(BIN)/python benchmarks/push.py $(BENCH_ARGS)
-	$(BIN)/python benchmarks/cache.py $(BENCH_ARGS)
 
 bench-push: $(VENV)/.dev
 	$(BIN)/python benchmarks/push.py $(BENCH_ARGS)

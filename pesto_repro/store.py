@@ -2,13 +2,22 @@
 
 ::
 
-    <root>/blobs/sha256/<hex>              immutable bytes, by digest: wheels, .debs, layers
-    <root>/records/step/<key>              step key -> diff_id of the layer it makes
-    <root>/records/layer/<diff_id>.<how>   diff_id and compressor -> the blob that holds the layer
-    <root>/records/output/<id>             a finished archive, so that an equal one is not written again
-    <root>/partial/<hex>                   a download that was cut off, to be resumed
-    <root>/tmp/                            files being written
-    <root>/trees/, <root>/roots/           layers unpacked for the sandbox; see ``pesto_repro.sandbox``
+    <root>/blobs/sha256/<hex>   immutable bytes, by digest: wheels, .debs, layers
+    <root>/records/<kind>/<name>
+        step/<key>              step key -> diff_id of the layer it makes, the list of its paths
+        layer/<diff_id>.<how>   diff_id and compressor -> the blob that holds the layer
+        claim/<key>             what a cache says of a step's layer    (build/shared.py)
+        checked/<digest>        a cache's layer that was held against its diff_id
+        listing/<digest>        what is in a base image    (resolve/base_scan.py)
+        debian-facts-1/<digest> what a .deb says of itself    (build/debian_facts.py)
+        seen-1/<id>             what the files of a project hold    (build/seen.py)
+        output/<id>, spare/<id> finished archives: an equal one is not written again    (sinks/archive.py)
+        root/<id>               an image that was built, and what it needs    (build/roots.py)
+        explain/<key>, last/<id>  what a step was made of, what was built last    (audit/explain.py)
+    <root>/spares/<id>          the archive before the last one of an output    (sinks/archive.py)
+    <root>/trees/, roots/       layers unpacked for the sandbox    (sandbox/rootfs.py)
+    <root>/partial/<hex>        a download that was cut off, to be resumed
+    <root>/tmp/                 files being written, and stores that are used once
 
 Who uses the store holds a shared lock on its folder (``flock`` of <root> itself): a Store takes it by itself when it
 is first asked or written to, and keeps it until :meth:`Store.release` or the end of the process. ``store gc`` holds it
@@ -188,6 +197,15 @@ class Store:
         with self._temporary() as (handle, path):
             path.unlink()
             yield handle
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[Store]:
+        """Another store, on the same disk, that knows nothing; gone at the end. ``store gc`` removes what is left."""
+        folder = self._folder("tmp")
+        with self.guarded():
+            temporary = tempfile.TemporaryDirectory(dir=folder)
+        with temporary as root:
+            yield Store(Path(root))
 
     @contextlib.contextmanager
     def partial(self, digest: Digest) -> Iterator[tuple[IO[bytes], Path]]:

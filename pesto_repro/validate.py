@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pesto_repro.build.compress import as_stream, decompressed
 from pesto_repro.digest import CHUNK, Digest, canonical_json, chunks, hash_stream
 from pesto_repro.errors import FetchError, ImageError, PestoError
 from pesto_repro.oci import HISTORY, MEDIA_TYPES, OCI_LAYERS, MediaType
-from pesto_repro.registry.content import Document, blobs_of
+from pesto_repro.registry.content import Document, LayoutContent, blobs_of, documents
 from pesto_repro.registry.ports import Content
 
 _COMPRESSION = {media_type: name for name, media_type in MEDIA_TYPES.items()}
@@ -39,8 +40,43 @@ def validate(path: Path) -> None:
                 violations = list(_Image(lambda name: _member(archive, name)).violations())
     except (tarfile.TarError, OSError) as error:
         raise ImageError([f"{path} cannot be read: {error}"]) from None
-    if violations:
+    if violations := violations or other_readings(path):
         raise ImageError(violations)
+
+
+def other_readings(path: Path) -> list[str]:
+    """In what the archive at *path* may be read as another image than the one that its index.json names.
+
+    That is: what `docker load` goes by, members of one name, links. A folder is read in one way only. Raises
+    FetchError.
+    """
+    if path.is_dir():
+        return []
+    with tarfile.open(path, "r:") as archive:
+        members = [each for each in archive if not each.isdir()]
+    counts = Counter(each.name.removeprefix("./") for each in members)
+    found = [f"{name} is there {count} times" for name, count in counts.items() if count > 1]
+    found += [f"{each.name} is no file" for each in members if not each.isreg()]
+    return found or list(_loaded(LayoutContent.at(path)))
+
+
+def _loaded(layout: LayoutContent) -> Iterator[str]:
+    """`docker load` reads manifest.json: if there is one, it names what index.json does."""
+    if "manifest.json" not in layout.places:
+        return
+    file, offset, size = layout.places["manifest.json"]
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(size)
+    image = documents(layout, layout.root())
+    named = [[_path(blob.document()) for blob in each.blobs] for each in image if each.blobs]
+    try:
+        loaded = [[each["Config"], *each["Layers"]] for each in json.loads(data)]
+    except (KeyError, TypeError, ValueError) as error:
+        yield f"manifest.json is not what `docker load` reads: {type(error).__name__}: {error}"
+        return
+    if any(each not in named for each in loaded):
+        yield "manifest.json, which `docker load` reads, does not name what index.json does"
 
 
 def validate_content(content: Content, image: Sequence[Document]) -> None:
@@ -134,10 +170,13 @@ class _Image:
         if config is not None:
             diff_ids = config["rootfs"]["diff_ids"]
             history = [each for each in config.get("history", []) if not each.get("empty_layer")]
-            if not len(diff_ids) == len(manifest["layers"]) == len(history):
+            # config.md: "history" is OPTIONAL; nothing says then that a layer is ours
+            counted = {len(diff_ids), len(manifest["layers"]), *([len(history)] if "history" in config else [])}
+            if len(counted) > 1:
                 counts = f"{len(diff_ids)} diff_ids, {len(history)} history entries"
                 yield f"{where}: {len(manifest['layers'])} layers, {counts}"
-            ours = [str(each.get("created_by", "")).startswith(f"{HISTORY} ") for each in history] + ours
+            named = [str(each.get("created_by", "")).startswith(f"{HISTORY} ") for each in history]
+            ours = named + ours if "history" in config else [False] * len(diff_ids)
         for layer, diff_id, is_ours in zip(manifest["layers"], diff_ids, ours, strict=False):
             if (yield from self._blob(layer, where)):
                 yield from self._layer(layer, diff_id, is_ours)

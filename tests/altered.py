@@ -12,6 +12,7 @@ from typing import Any
 
 from pesto_repro.build.compress import LayerWriter, decompressed
 from pesto_repro.digest import Digest, canonical_json
+from pesto_repro.oci import MediaType
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -38,6 +39,33 @@ def alter_config(layout: Path, change: Callable[[dict[str, Any]], None]) -> None
     change(config)
     manifest["config"] |= _write(layout, canonical_json(config))
     index["manifests"][0] |= _write(layout, canonical_json(manifest))
+    (layout / "index.json").write_bytes(canonical_json(index))
+
+
+def alter_archive(archive: Path, target: Path, change: Callable[[Members], Members]) -> None:
+    """Write to *target* what *change* makes of the members of *archive*, whatever digests say."""
+    with tarfile.open(archive) as found:
+        members = [(info, _data(found, info)) for info in found]
+    target.write_bytes(_tar(change(members)))
+
+
+def attest(layout: Path) -> None:
+    """Put the image of *layout* into an index, beside what other builders put there: a manifest that is no image."""
+    index = json.loads((layout / "index.json").read_text())
+    (image,) = index["manifests"]
+    config = _write(layout, canonical_json({"architecture": "unknown", "os": "unknown", "config": {}}))
+    statement = {"mediaType": "application/vnd.in-toto+json", **_write(layout, b"{}")}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MediaType.MANIFEST,
+        "config": {"mediaType": MediaType.CONFIG, **config},
+        "layers": [statement],
+    }
+    nowhere = {"platform": {"os": "unknown", "architecture": "unknown"}}
+    attestation = {"mediaType": MediaType.MANIFEST, **_write(layout, canonical_json(document)), **nowhere}
+    image["platform"] = {"os": "linux", "architecture": "amd64"}
+    both = {"schemaVersion": 2, "mediaType": MediaType.INDEX, "manifests": [image, attestation]}
+    index["manifests"] = [{"mediaType": MediaType.INDEX, **_write(layout, canonical_json(both))}]
     (layout / "index.json").write_bytes(canonical_json(index))
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pesto_repro.build.entry import data
 from pesto_repro.oci import Image
-from pesto_repro.sinks import MissingLayers, write_archive
+from pesto_repro.registry.content import LostLayers
+from pesto_repro.sinks import write_archive
 from pesto_repro.store import Store
 from tests.images import make_image, make_layer, noise
 
@@ -124,7 +125,7 @@ def test_a_spare_that_was_being_written_is_not_built_upon(place: Place, tmp_path
     digest = next(each for each, layer in broken.layers().items() if layer.descriptor.size < 70_000)
     place.store.path(digest).unlink()
     before = place.output.read_bytes()
-    with pytest.raises(MissingLayers):
+    with pytest.raises(LostLayers):
         write_archive(broken, REFERENCE, place.output, Store(place.store.root))
     assert before == place.output.read_bytes()
     assert ["a.tar"] == [each.name for each in place.output.parent.iterdir()]

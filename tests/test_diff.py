@@ -100,6 +100,21 @@ def test_a_lock_away_from_its_project(built_before: Small, built_after: Small, t
     assert [("python", "beta"), ("settings", "environments"), ("documents", "config.json")] == names
 
 
+def test_locks_that_lie_together(built_before: Small, built_after: Small, tmp_path: Path) -> None:
+    """Several projects may keep their locks in one folder, which their pyproject.toml names: it says the same."""
+    locks = []
+    for small, folder in ((built_before, tmp_path / "one"), (built_after, tmp_path / "other")):
+        shutil.copytree(small.root, folder / "services/small", ignore=shutil.ignore_patterns("lockfiles"))
+        shutil.copytree(small.root, folder / "services/aside")
+        build_json = folder / "services/aside/pesto/build/build.json"
+        build_json.write_text(build_json.read_text().replace("small", "aside"))
+        (folder / "pyproject.toml").write_text('[tool.pesto-repro]\nlockfiles = "locks"\n')
+        (folder / "locks").mkdir()
+        locks.append(Path(shutil.copy(lockfile(small), folder / "locks")))
+    one, other = locks
+    assert THREE == told(diff(one, other))
+
+
 def test_a_document_that_is_not_the_locked_one(built_before: Small, built_after: Small, tmp_path: Path) -> None:
     """A project that went on since it was locked does not speak for its lock."""
     moved = copied(built_before, tmp_path)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from pesto_repro.audit.compare import Held
-from pesto_repro.audit.verify import LOCK_TYPE, Travelling, travelling_lock
+from pesto_repro.audit.verify import Travelling, travelling_lock
 from pesto_repro.digest import Digest
 from pesto_repro.errors import LockError
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.model import Lock
 from pesto_repro.plan import Pinned, Step
+from pesto_repro.plan.make import LOCK_TYPE
 from pesto_repro.registry.content import LayoutContent, RemoteContent, documents
 from pesto_repro.registry.referrers import Artifact, attach
 from pesto_repro.registry.transfer import push

@@ -191,11 +191,21 @@ def test_debian_packages_by_version(small: Small) -> None:
     """Both steps that depend on one: its own, and the system's files."""
     old, new = (tuple([deb("libc6", version), deb("zlib1g", "1.3")]) for version in ("2.41-1", "2.41-2"))
     relock(small, debian=old)
-    found = locked(Request(small.root), Reporter())
+    found = locked(Request(small.root), Reporter(), Store(small.store))
     remember(found.plans, found.lock, Store(small.store))
     relock(small, debian=new)
     reasons = [each for each in explain(small) if "libc6" in each]
     assert ["debian: libc6 2.41-1 -> 2.41-2"] * 2 == reasons
+
+
+def test_an_embedded_lock_on_debian_packages(small: Small) -> None:
+    """Its step is compared with the last lock's, whatever links the base has: what the lock pins otherwise is said."""
+    small.settings.write_text(SETTINGS + "[image]\nembed-lock = true\n")
+    relock(small, debian=(deb("libc6", "2.41-1"), deb("zlib1g", "1.3")))
+    found = locked(Request(small.root), Reporter(), Store(small.store))
+    remember(found.plans, found.lock, Store(small.store))
+    relock(small, packages=bumped(small, "beta", "2.1"))
+    assert ["lock: lock: ~ beta 2.0 -> 2.1"] == [each for each in explain(small) if each.startswith("lock:")]
 
 
 def test_another_version_of_a_maker(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

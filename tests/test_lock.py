@@ -516,6 +516,14 @@ def test_changes_between_locks() -> None:
     assert [] == list(changes(both, both))
 
 
+def test_changes_of_bytes_alone() -> None:
+    """A wheel that was built anew from a folder has its version still."""
+    old = wheel("own", "1.0")
+    new = old.model_copy(update={"wheel": old.wheel.model_copy(update={"sha256": "1" * 64})})
+    before, after = (sealed(platform("linux/amd64", each)) for each in (old, new))
+    assert [f"~ own 1.0: sha256:{old.wheel.sha256[:12]} -> sha256:111111111111"] == list(changes(before, after))
+
+
 def test_versions() -> None:
     """Of every package by name and platform; of no lock, none."""
     assert {

@@ -12,13 +12,13 @@ import pytest
 from pesto_repro import __version__
 from pesto_repro.audit.attachments import CYCLONEDX_TYPE, PROVENANCE_TYPE, SPDX_TYPE, of_project
 from pesto_repro.audit.provenance import BUILD_TYPE, LOCAL_BUILDER, Builder, Commit, Subject, statement
-from pesto_repro.audit.verify import LOCK_TYPE
 from pesto_repro.cli.builder import builder_of, commit_of
 from pesto_repro.cli.main import run
 from pesto_repro.digest import Digest
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.model import BaseImage, Blob, DebianPackage, Lock, PlatformLock, Resource, Source
 from pesto_repro.oci import Platform, Recipe, assemble, assemble_index
+from pesto_repro.plan.make import LOCK_TYPE
 from pesto_repro.registry.content import LayoutContent, StoreContent, documents
 from pesto_repro.store import Store
 from tests.images import CREATED, make_layers

@@ -182,6 +182,17 @@ def test_a_pinned_wheel_stays_when_a_better_one_appears(world: World) -> None:
     assert "b-2.0-1-py3-none-any.whl" == renewed[0].wheel.name
 
 
+def test_a_wheel_that_was_built_here_was_replaced_by_nobody(world: World) -> None:
+    """A folder of the project changes, and its version need not: there is nothing to warn of."""
+    kept = world.resolve(world.request())
+    source = Source(kind="directory", name="libs/b", sha256="1" * 64, size=1)
+    path = make_wheel(world.folder, kept[0].wheel.name, {"b.py": b"new"})
+    world.environment["UV_CACHE_DIR"] += "2"
+    keep = (kept[0].model_copy(update={"source": source}), *kept[1:])
+    found = world.resolve(replace(world.request(), keep=keep))[0]
+    assert (digest_of_file(path), []) == (found.wheel.digest, world.reporter.warnings)
+
+
 def test_a_wheel_that_was_replaced_is_told(world: World) -> None:
     """Same name, other bytes: the new pin is the truth, but somebody should look."""
     kept = world.resolve(world.request())

@@ -88,7 +88,8 @@ class Bench(Workbench):
         lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {each}" for each in found["requires"])]
         lines += [f"Provides-Extra: {each}" for each in found.get("extras", ())]
         info = f"{name}-{version}.dist-info"
-        files = {f"{name}.py": noise, f"{info}/METADATA": "\n".join(lines) + "\n", f"{info}/RECORD": ""}
+        files = {**found.get("vendored", {}), f"{name}.py": noise, f"{info}/RECORD": ""}
+        files[f"{info}/METADATA"] = "\n".join(lines) + "\n"
         files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         data = io.BytesIO()
         with zipfile.ZipFile(data, "w") as archive:
@@ -224,6 +225,13 @@ def test_a_version_whose_requirements_cannot_be_met_gives_way(world: World) -> N
     make_sdist(world.folder, "src", "2.0", "b>=3")
     assert "1.0" == pins(world.lock("src"))["src"]
     assert ["src 2.0", "src 2.0", "src 1.0", "src 1.0"] == world.done.sources
+
+
+def test_vendored_metadata_is_not_the_wheels_own(world: World) -> None:
+    """A wheel such as setuptools' own brings the metadata of others, which sorts first."""
+    other = {"_vendor/x-9.dist-info/METADATA": "Name: x\nVersion: 9\nRequires-Dist: missing\n"}
+    make_sdist(world.folder, "src", "2.0", "b<2", vendored=other)
+    assert {"rt": "1.0", "src": "2.0", "b": "1.0"} == pins(world.lock("src"))
 
 
 def test_a_named_package_is_built_although_it_has_a_wheel(world: World) -> None:

@@ -166,6 +166,15 @@ def test_what_cannot_be_run(root: Path, engine: Engine, command: str, how: dict[
     assert message == caught.value.message
 
 
+def test_links_in_circles(tmp_path: Path, engine: Engine) -> None:
+    """An error that names where they are met."""
+    place = skeleton(tmp_path / "root")
+    (place / "opt/o").symlink_to("o")
+    with pytest.raises(PestoError) as caught:
+        run(usr_cell(place, cwd="/opt/o"), ["true"], engine=engine)
+    assert "/opt/o of the image cannot be used: Too many levels of symbolic links" == caught.value.message
+
+
 def test_a_program_without_its_interpreter(root: Path, tmp_path: Path, engine: Engine) -> None:
     """What the kernel will not run is an error, not an exit code."""
     (tmp_path / "script").write_text("#!/none")
@@ -222,6 +231,23 @@ def test_an_image_says_what_its_cell_is(tmp_path: Path) -> None:
     assert expected == image_cell(config, place, network=True)
     assert ("a", "b") == image_command(config)
     assert (Cell(place, {"PATH": path, "HOME": "/root"}, "0:0"), ()) == (image_cell({}, place), image_command({}))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([1], "the image's config is broken: config is no object"),
+        ({"Env": "A=b"}, "the image's config is broken: Env is no list of texts"),
+        ({"Cmd": [1]}, "the image's config is broken: Cmd is no list of texts"),
+        ({"User": 0.5}, "the image's config is broken: User is no text"),
+    ],
+)
+def test_a_config_that_breaks_the_specification(tmp_path: Path, said: Any, message: str) -> None:
+    """It comes from anybody: an error, not a traceback."""
+    for read in (image_command, lambda config: image_cell(config, tmp_path)):
+        with pytest.raises(PestoError) as caught:
+            read({"config": said})
+        assert message == caught.value.message
 
 
 def test_users_are_those_of_the_root(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pesto_repro.errors import PestoError
 from pesto_repro.sandbox.cell import Mount, run, start
 from pesto_repro.sandbox.engines import Engine
 from tests.sandbox_cells import PYTHON, drive, engine, need_stranger, open_folder, processes, root, skeleton, usr_cell
@@ -102,6 +103,8 @@ print(json.dumps(facts))
 """
 
 DRIVER = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its jobs in the background ignore it
 from pathlib import Path
 from pesto_repro.sandbox.cell import Cell, Mount, run, start
 from pesto_repro.sandbox.engines import Engine
@@ -170,6 +173,31 @@ def test_hostile_code_gets_nothing(engine: Engine, stranger: bool, open_folder: 
     assert before == snapshot(open_folder)
 
 
+def test_an_images_environment_is_that_of_its_command_alone(root: Path, engine: Engine) -> None:
+    """On the host the loader of what makes the cell would obey LD_PRELOAD; LD_DEBUG_OUTPUT shows where it does."""
+    name = f"loader-{uuid.uuid4()}"
+    env = {"PATH": "/usr/bin:/bin", "LD_DEBUG": "libs", "LD_DEBUG_OUTPUT": f"/tmp/{name}"}
+    done = run(usr_cell(root, env=env), ["sh", "-c", "echo /tmp/*"], engine=engine)
+    assert done.stdout.startswith(f"/tmp/{name}.".encode())
+    assert [] == list(Path("/tmp").glob(f"{name}*"))
+
+
+def test_a_nul_is_no_way_to_other_mounts(root: Path, engine: Engine) -> None:
+    """bwrap's arguments end with one: what an image says must not become some of them."""
+    nul = "/a\0--bind\0/\0/tmp\0--chdir\0/tmp/../../../../../.."
+    for how in ({"cwd": nul}, {"env": {"PATH": nul}}):
+        with pytest.raises(PestoError) as caught:
+            run(usr_cell(root, **how), ["true"], engine=engine)
+        message = "a command, its folder, its environment and its mounts cannot have a NUL character"
+        assert message == caught.value.message
+
+
+def mounted(folder: Path) -> list[str]:
+    """What a cell of a root in *folder* could leave mounted: of that, or at /tmp, where it is made."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if str(folder) in line or line.split()[1] == "/tmp"]
+
+
 def gone(marker: str) -> bool:
     """Whether nothing with *marker* runs any more, soon."""
     last = time.monotonic() + 60
@@ -214,7 +242,7 @@ def test_a_daemon_does_not_keep_us_waiting(root: Path, engine: Engine) -> None:
 
 def test_stopping_ends_all(root: Path, engine: Engine) -> None:
     """After stop nothing that the cell started is there."""
-    marker, mounts = f"stop-{uuid.uuid4()}", Path("/proc/self/mounts").read_text()
+    marker, mounts = f"stop-{uuid.uuid4()}", mounted(root)
     command = [PYTHON, "-c", DAEMON, marker, "stay"]
     with start(usr_cell(root), command, stdout=subprocess.PIPE, engine=engine) as running:
         assert running.stdout is not None
@@ -222,13 +250,13 @@ def test_stopping_ends_all(root: Path, engine: Engine) -> None:
         assert processes(marker)
         assert 143 == running.stop(60)
         assert [] == processes(marker)
-    assert mounts == Path("/proc/self/mounts").read_text()
+    assert mounts == mounted(root)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_we_are_killed(engine: Engine, stranger: bool, number: int, open_folder: Path, open_root: Path) -> None:
     """Whatever kills the program, nothing of its cells is left: no process and no mount."""
-    marker, mounts = f"killed-{uuid.uuid4()}", Path("/proc/self/mounts").read_text()
+    marker, mounts = f"killed-{uuid.uuid4()}", mounted(open_folder)
     script = f"{DRIVER}\nwith start(cell, sys.argv[5:], stdout=1) as running:\n    running.wait()"
     command = [PYTHON, "-c", DAEMON, marker, "stay"]
     with drive(
@@ -238,7 +266,7 @@ def test_we_are_killed(engine: Engine, stranger: bool, number: int, open_folder:
         assert b"up\n" == driver.stdout.readline()
         driver.send_signal(number)
     assert gone(marker)
-    assert mounts == Path("/proc/self/mounts").read_text()
+    assert mounts == mounted(open_folder)
 
 
 def test_the_monitor_is_killed(root: Path, engine: Engine) -> None:
@@ -259,6 +287,11 @@ def test_many_processes_are_bounded(root: Path, engine: Engine) -> None:
     done = run(usr_cell(root), [PYTHON, "-c", script], engine=engine)
     soft, hard = json.loads(done.stdout.decode().replace("(", "[").replace(")", "]"))
     assert (True, soft) == (0 < soft <= 8192, hard)
+
+
+def test_who_takes_all_the_memory_ends_first(root: Path, engine: Engine) -> None:
+    """The kernel chooses the cell, not a process of the host (proc_pid_oom_score_adj(5))."""
+    assert b"1000\n" == run(usr_cell(root), ["cat", "/proc/self/oom_score_adj"], engine=engine).stdout
 
 
 def test_a_link_in_a_writable_mount_leads_nowhere(root: Path, tmp_path: Path, engine: Engine) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import gzip
 import io
 import os
+import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -24,7 +25,6 @@ from pesto_repro.errors import BuildError, FetchError, MismatchError, PestoError
 from pesto_repro.oci import Descriptor, Layer, MediaType
 from pesto_repro.progress import Reporter
 from pesto_repro.registry.content import StoreContent
-from pesto_repro.sandbox import rootfs
 from pesto_repro.sandbox.cell import run
 from pesto_repro.sandbox.engines import Engine
 from pesto_repro.sandbox.merge import Directory, File, Node, Symlink, merge
@@ -206,6 +206,7 @@ def test_hard_links(bench: Bench) -> None:
         ),
         (lambda: member("file/below"), "/file/below leads through a file"),
         (lambda: member("loop/below"), "/loop leads through links that go in circles"),
+        (lambda: folder("d/" * 2000), f"/{'d/' * 128} lies deeper than 256 folders"),
     ],
 )
 def test_what_no_layer_may_have(bench: Bench, make: Callable[[], tarfile.TarInfo], message: str) -> None:
@@ -217,11 +218,24 @@ def test_what_no_layer_may_have(bench: Bench, make: Callable[[], tarfile.TarInfo
     assert [] == list((bench.store.root / "roots").glob("*"))
 
 
+def test_links_do_not_make_a_root_deeper(bench: Bench) -> None:
+    """Each name is short enough, what they lead to is not; all that is allowed can be made, and removed."""
+    deep, rest = "/".join("d" * 255), "/".join("e" * 100)
+    below = bench.layer(folder(deep), link("down", deep))
+    path = bench.root(below)
+    assert (path / deep).is_dir()
+    shutil.rmtree(path)
+    with pytest.raises(BuildError) as caught:
+        bench.root(below, bench.layer(folder(f"down/{rest}")))
+    assert f"/down/{rest[:-2]} lies deeper than 256 folders" == caught.value.message
+
+
 def test_what_an_ordinary_user_cannot_have(bench: Bench) -> None:
-    """Setuid bits are dropped, devices and pipes left out and told of; everything can be read."""
+    """Setuid bits are dropped, devices and pipes left out and told of; we can read all, nobody else writes."""
     layer = bench.layer(
         member("su", mode=0o4755),
         member("secret", mode=0),
+        member("open", mode=0o666),
         folder("closed", 0),
         member("closed/in"),
         folder("tmp", 0o1777),
@@ -229,8 +243,8 @@ def test_what_an_ordinary_user_cannot_have(bench: Bench) -> None:
         member("pipe", tarfile.FIFOTYPE),
     )
     root = bench.root(layer)
-    modes = {name: stat.S_IMODE((root / name).stat().st_mode) for name in ("su", "secret", "closed", "tmp")}
-    assert {"su": 0o755, "secret": 0o400, "closed": 0o700, "tmp": 0o1777} == modes
+    modes = {name: stat.S_IMODE((root / name).stat().st_mode) for name in ("su", "secret", "open", "closed", "tmp")}
+    assert {"su": 0o755, "secret": 0o400, "open": 0o644, "closed": 0o700, "tmp": 0o1755} == modes
     assert not (root / "null").exists()
     assert not (root / "pipe").exists()
     note = "/{} is left out of the root file system: a device or a pipe"
@@ -309,11 +323,11 @@ def test_what_a_killed_process_left_is_removed(bench: Bench) -> None:
 def test_roots_in_use_are_locked(bench: Bench) -> None:
     """Whoever would delete them has to wait until they are closed."""
     bench.root(bench.layer((member("a"), b"1")))
-    with (bench.store.root / rootfs.LOCK).open("rb") as handle:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    bench.store.release()
+    for expected in (False, True):
+        with bench.store.unused("trees") as actual:
+            assert expected == actual
         bench.roots.close()
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_several_at_once(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,6 +86,15 @@ def test_an_asynchronous_service_is_asked_until_its_job_is_done() -> None:
         "list": list(range(11)),
     }
     assert expected == process(twin, {})
+
+
+def test_a_job_that_does_not_end_is_waited_for_no_longer_than_asked() -> None:
+    """The time for an answer is that of its job, too."""
+    with serving(Twin(asynchronous=True, polls=1 << 30)) as url:
+        client = replace(client_of(url), timeout=0.5)
+        with pytest.raises(ServiceError) as caught:
+            client.process({}, client.describe())
+    assert "job 7 is not done after 0.5 seconds" == caught.value.message
 
 
 def test_an_error_of_the_service_is_told_in_its_words() -> None:

@@ -20,7 +20,8 @@ from pesto_repro.build.tar import MTIME, arrange, write_tar
 from pesto_repro.digest import Digest, canonical_json
 from pesto_repro.errors import BuildError, ImageError
 from pesto_repro.oci import MEDIA_TYPES, Descriptor, Image, Layer, Platform, Recipe, assemble, assemble_index
-from pesto_repro.sinks import MissingLayers, write_archive, write_layout, write_text
+from pesto_repro.registry.content import LostLayers
+from pesto_repro.sinks import write_archive, write_layout, write_text
 from pesto_repro.store import Store
 from pesto_repro.validate import validate
 
@@ -182,10 +183,10 @@ def test_missing_layers_are_told_before_anything_is_written(store: Store, tmp_pa
     store.path(broken).chmod(0o644)
     store.path(broken).write_bytes(b"broken")
     for write, target in ((write_archive, tmp_path / "a.tar"), (write_layout, tmp_path / "layout")):
-        with pytest.raises(MissingLayers) as caught:
+        with pytest.raises(LostLayers) as caught:
             write(image, REFERENCE, target, Store(store.root))
         assert frozenset({lost, broken}) == caught.value.digests
-        assert "2 layers are not in the store" == str(caught.value)
+        assert f"the store has no intact {', '.join(map(str, sorted([lost, broken])))}: " in caught.value.message
         assert not target.exists()
 
 

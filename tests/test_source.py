@@ -18,14 +18,7 @@ from pesto_repro.digest import Digest
 from pesto_repro.errors import BuildError, ResolveError
 from pesto_repro.source import archive, unpacked
 from pesto_repro.source.archive import read_directory, read_sdist
-from pesto_repro.source.requires import (
-    LEGACY_BACKEND,
-    BuildSystem,
-    Metadata,
-    build_system,
-    requires_dist,
-    static_metadata,
-)
+from pesto_repro.source.requires import LEGACY_BACKEND, BuildSystem, build_system
 from pesto_repro.source.unpacked import Unpacked
 from pesto_repro.store import Store
 from tests.small_project import tar_gz, tar_gz_of
@@ -60,8 +53,8 @@ def sdist(store: Store, files: dict[str, bytes], name: str = "a-1.0.tar.gz") -> 
 def test_an_sdist_is_its_top_folder(store: Store) -> None:
     """The archive's one folder keeps its name, and its name says package and version."""
     source = sdist(store, {"a-1.0/setup.py": b"x", "a-1.0/pyproject.toml": b"y", "a-1.0/PKG-INFO": b"z"})
-    found = source.folder, source.package, source.version, source.pyproject, source.metadata
-    assert found == ("a-1.0", "a", "1.0", b"y", b"z")
+    found = source.folder, source.package, source.version, source.pyproject
+    assert found == ("a-1.0", "a", "1.0", b"y")
     assert members(store, source) == {
         "a-1.0/PKG-INFO": (0o644, b"z"),
         "a-1.0/pyproject.toml": (0o644, b"y"),
@@ -233,42 +226,8 @@ def test_a_broken_build_system_is_said_where_it_is(text: str, what: str) -> None
     assert caught.value.message == f"a-1.0.tar.gz cannot be built: pyproject.toml: {what}"
 
 
-# -- what it needs -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Metadata-Version: 2.2\nName: a\nVersion: 1\nRequires-Dist: b>1\nRequires-Dist: c", ("b>1", "c")),
-        ("Metadata-Version: 2.4\nName: a\nVersion: 1", ()),
-        ("Metadata-Version: 2.1\nName: a\nVersion: 1\nRequires-Dist: b", None),
-        ("Metadata-Version: 2.2\nName: a\nVersion: 1\nDynamic: Requires-Dist", None),
-        ("nonsense", None),
-        ("", None),
-    ],
-)
-def test_requirements_are_known_where_pep_643_says_so(text: str, expected: tuple[str, ...] | None) -> None:
-    """Version 2.2 or later, and not called dynamic."""
-    assert requires_dist(replace(SDIST, metadata=text.encode())) == expected
-
-
-def test_a_directorys_requirements_are_those_of_its_project_table() -> None:
-    """PEP 621, unless something of it is dynamic; extras become markers."""
-    text = (
-        "[project]\nname = 'a'\nversion = '1'\ndependencies = ['b']\nrequires-python = '>=3.9'\n"
-        "[project.optional-dependencies]\nMy_X = ['c; python_version < \"3\"', 'd']\n"
-    )
-    source = replace(SDIST, kind="directory", pyproject=text.encode())
-    requires = ("b", 'c ; (python_version < "3") and extra == "my-x"', 'd ; extra == "my-x"')
-    assert static_metadata(source) == Metadata("a", "1", ">=3.9", requires)
-    dynamic = text.replace("version = '1'", "dynamic = ['version']")
-    assert static_metadata(replace(source, pyproject=dynamic.encode())) is None
-
-
 @given(st.binary(max_size=200))
 def test_no_text_is_a_bug(text: bytes) -> None:
     """Whatever a source says of itself is understood, or an error of ours."""
-    source = replace(SDIST, metadata=text)
-    static_metadata(source)
     with contextlib.suppress(ResolveError):
         build_system(replace(SDIST, pyproject=text))

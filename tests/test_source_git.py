@@ -83,11 +83,24 @@ def test_a_commits_tar_is_that_of_its_files(repo: Repo, store: Store, tmp_path: 
     (repo.root / "run.sh").write_text("x")
     (repo.root / "run.sh").chmod(0o755)
     (repo.root / "link").symlink_to("a.py")
+    (repo.root / "empty").touch()
+    (repo.root / "large").write_bytes(bytes(range(256)) * 10_000)
     (repo.root / "sub").mkdir()
     (repo.root / "sub/\u00e9 \t.txt").write_text("x")
     repo.commit()
     subprocess.run(["rm", "-rf", repo.root / ".gitignore"], check=True)
     assert repo.read(store).tree == read_directory(store, "repo", repo.root).tree
+
+
+def test_a_commit_is_not_replaced_by_another(repo: Repo, store: Store) -> None:
+    """git-replace(1): a repository may say that one commit stands for another; its name is that of its own files."""
+    good = repo.commit(a="good")
+    repo.git("replace", good, repo.commit(a="bad"))
+    source = repo.read(store, f"{good}^0")  # no name that is given out: all is fetched, with refs/replace
+    with store.open(source.tree) as stream, tarfile.open(fileobj=stream) as tar:
+        content = tar.extractfile("source/a")
+        assert content is not None
+        assert (good, b"good") == (source.commit, content.read())
 
 
 def test_no_hook_of_anybody_runs(repo: Repo, store: Store, tmp_path: Path) -> None:

@@ -159,6 +159,12 @@ def test_what_is_said_of_a_wheel(store: Store) -> None:
         ("a-1.0-cp312-cp312-linux_x86_64.whl", {}, " has tags that the image's Python does not accept"),
         (NAME, {f"{INFO}/METADATA": b"Name: a\nVersion: x"}, " has the metadata of a x"),
         (NAME, {f"{INFO}/METADATA": b""}, " has the metadata of none None"),
+        (
+            NAME,
+            {f"{INFO}/METADATA": METADATA + b"Requires-Dist: b >> 1\n"},
+            " requires 'b >> 1', which is no requirement",
+        ),
+        (f"a-1.0-{'.'.join('abcd' * 100)}-none-any.whl", {}, "' is no name of a wheel"),
         (NAME, {"/x": b""}, "'/x' is not a relative path"),
         (NAME, {"a/../../x": b""}, "'a/../../x' leaves its directory"),
     ],
@@ -200,6 +206,16 @@ def test_a_member_that_is_more_than_it_declares_is_refused(store: Store) -> None
     at = next(each for each in _directory(data) if data[each + 46 : each + 51] == b"zeros")
     struct.pack_into("<I", data, at + 24, 10)
     with pytest.raises(BuildError, match=r"is not a sound wheel: Bad CRC-32 for file 'zeros'"):
+        repacked(bytes(data), store)
+
+
+def test_a_member_that_is_less_than_it_declares_is_refused(store: Store) -> None:
+    """Python's zipfile does not mind; what is written with that size would be no zip file."""
+    data = bytearray(zipped({"zeros": bytes(5000)}))
+    at = next(each for each in _directory(data) if data[each + 46 : each + 51] == b"zeros")
+    struct.pack_into("<I", data, at + 24, 6000)
+    message = r"is not a sound wheel: zeros has 5000 bytes, not the 6000 that it declares$"
+    with pytest.raises(BuildError, match=message):
         repacked(bytes(data), store)
 
 

@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pesto_repro.build.keep import BLOBS, DAY, Contents, Item, contents, remove, sweep
-from pesto_repro.build.roots import Root, live, remember_root, renounce, roots
+from pesto_repro.build.roots import LAYER, UNIQUE, Root, live, remember_root, renounce, roots
 from pesto_repro.cli.main import run as command_line
 from pesto_repro.cli.store import _size
 from pesto_repro.digest import Digest
 from pesto_repro.errors import StoreError
+from pesto_repro.sinks import output_slot
 from pesto_repro.store import Store
 from tests.e2e import REPOSITORY
 from tests.small_project import Small, make_small
@@ -187,7 +188,8 @@ def test_records_that_point_to_nothing_go(store: Store) -> None:
 def test_partial_downloads_leftovers_and_trees(store: Store) -> None:
     """What a killed process left goes at once, downloads and unpacked layers when they are old."""
     store.put(b"kept")
-    for name in ("partial/old", "partial/young", "tmp/left", "trees/old/0", "roots/old/etc/file", "trees/young/0"):
+    left = ("tmp/left", "tmp/verify/blobs/sha256/x")
+    for name in (*left, "partial/old", "partial/young", "trees/old/0", "roots/old/etc/file", "trees/young/0"):
         path = store.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("12345")
@@ -216,6 +218,76 @@ def test_unpacked_layers_in_use_stay(store: Store, tmp_path: Path) -> None:
     with store.exclusive():
         remove(sweep(contents(store), before=MONTH), store)
     assert not tree.exists()
+
+
+def spare(store: Store, output: Path) -> Path:
+    """The archive before the last one of *output*, with its record, long ago."""
+    slot = output_slot(output).hex
+    path = store.root / "spares" / slot
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(bytes(100))
+    store.remember("spare", slot, {"size": 100})
+    os.utime(path, (0, 0))
+    return path
+
+
+def test_spares_last_as_long_as_their_outputs(store: Store, tmp_path: Path) -> None:
+    """They only save time: without the output, or without a build that would write it again, one goes at once."""
+    lockfile, output = tmp_path / "lock", tmp_path / "image.tar"
+    root = a_root(store, lockfile, when=NOW)
+    remember_root(replace(root, output=str(output), subjects=(output_slot(output),)), store)
+    kept = spare(store, output)
+    cut_off = kept.with_suffix(".next")
+    cut_off.write_bytes(b"")
+    other = spare(store, tmp_path / "other.tar")
+    for path in (lockfile, output):
+        path.write_bytes(b"")
+    going = sweep(contents(store), before=0)
+    assert {cut_off.name, other.name} == {each.name for each in going.items}
+    assert [("spare", other.name)] == [(each.kind, each.name) for each in going.records]
+    output.unlink()
+    assert kept.name in gone(store, before=0)
+
+
+def test_spares_go_first(store: Store, tmp_path: Path) -> None:
+    """Before what nobody needs, which may be needed again."""
+    lockfile = tmp_path / "lock"
+    lockfile.write_bytes(b"")
+    root = a_root(store, lockfile, when=NOW)
+    remember_root(replace(root, output=str(lockfile), subjects=(output_slot(lockfile),)), store)
+    put(store, bytes(100), 0)
+    assert {spare(store, lockfile).name} == gone(store, before=0, max_size=100)
+
+
+def test_what_nobody_can_make_again_stays(store: Store, tmp_path: Path) -> None:
+    """A wheel whose build does not come out equal, however small the store is to be, as long as its root is live."""
+    lockfile = tmp_path / "lock"
+    lockfile.write_bytes(b"")
+    wheel, layer = put(store, b"wheel", 0), put(store, b"layer", 0)
+    root = a_root(store, lockfile, layer, when=NOW)
+    remember_root(replace(root, needs={LAYER: (layer,), "wheel": (wheel,), UNIQUE: (wheel,)}), store)
+    assert {layer.hex} == gone(store, max_size=0)
+    lockfile.unlink()
+    assert {layer.hex, wheel.hex} == gone(store, max_size=0)
+
+
+def test_what_came_again_is_young(store: Store, tmp_path: Path) -> None:
+    """That a build needed it before, and long ago, does not make it older than it is."""
+    blob = put(store, b"x", NOW)
+    a_root(store, tmp_path / "gone", blob, when=0)
+    assert set() == gone(store)
+
+
+def test_records_of_outputs_go(store: Store, tmp_path: Path) -> None:
+    """What an archive held, others may hold, too: that alone keeps no record of it."""
+    lockfile = tmp_path / "lock"
+    lockfile.write_bytes(b"")
+    layer = put(store, b"layer", 0)
+    a_root(store, lockfile, layer, when=NOW)
+    store.remember("output", output_slot(tmp_path / "a.tar").hex, {"members": f"blobs/sha256/{layer.hex} 5"})
+    age(store.root / "records/output", 1e4)
+    going = sweep(contents(store), before=MONTH)
+    assert ([], ["output"]) == (list(going.items), [each.kind for each in going.records])
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 1000), st.booleans()), max_size=8), st.integers(0, 400))

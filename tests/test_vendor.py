@@ -171,6 +171,19 @@ def test_another_machine_without_a_network(vendored: Vendored, tmp_path: Path) -
     assert vendored.small.output.read_bytes() == (tmp_path / "image.tar").read_bytes()
 
 
+@pytest.mark.network
+@pytest.mark.slow
+def test_a_whole_service(locked_template: Path, warm_store: Path, tmp_path: Path) -> None:
+    """Upstream's template with Debian's and Python's packages: what one machine brought, another builds from."""
+    here = run("build", locked_template, "-o", tmp_path / "here.tar", "-q", "--store", warm_store)
+    run("vendor", locked_template, "-o", tmp_path / "bundle.tar", "--offline", "--store", warm_store)
+    arguments: list[str | Path] = ["--from", tmp_path / "bundle.tar", "--offline", "-o", tmp_path / "there.tar", "-q"]
+    cut_off = (judge("unshare"), "-r", "-n", sys.executable)
+    there = run("build", locked_template, *arguments, "--store", tmp_path / "store", python=cut_off)
+    assert here.stdout == there.stdout
+    assert (tmp_path / "here.tar").read_bytes() == (tmp_path / "there.tar").read_bytes()
+
+
 def test_only_what_is_needed_is_taken(vendored: Vendored, pesto: Pesto, tmp_path: Path) -> None:
     """Where the store has the layers, the bundle is only asked for its lock."""
     build = ("build", vendored.small.root, "--from", vendored.bundle, "--offline", "-o")

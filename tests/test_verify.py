@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def test_what_was_built_is_identical(built: Small, layout: Path, tmp_path: Path)
         found = verify(image, built, store=tmp_path / "store")
         assert (True, [], found["digest"]) == (found["identical"], found["differences"], found["rebuilt"])
     assert {"image", "store"} == {path.name for path in tmp_path.iterdir()}
+    assert [] == list((tmp_path / "store/tmp").iterdir())
     done = inside("verify", built.output, built.root, "--store", built.store, env=built.env)
     assert f"identical {found['digest']}\n" == done.stdout
 
@@ -181,6 +183,77 @@ def test_an_archive_that_does_not_hold_what_it_names(built: Small, tmp_path: Pat
     assert ["cannot be read"] == [each["what"] for each in found["differences"]]
 
 
+def lead_elsewhere(members: Members) -> Members:
+    """What an attacker would do: the layers of index.json stay, `docker load` takes another one."""
+    named = json.loads(next(data for info, data in members if info.name == "manifest.json"))
+    named[0]["Layers"][-1] = "blobs/sha256/" + Digest.of(b"evil").hex
+    return replaced(members, "manifest.json", json.dumps(named).encode())
+
+
+def twice(members: Members) -> Members:
+    """Who unpacks it has the last one, who streams it the first."""
+    return [*members, *(each for each in members if each[0].name == "index.json")]
+
+
+def link(members: Members) -> Members:
+    """Where the link leads is the business of whoever unpacks it."""
+    found = tarfile.TarInfo("manifest.json")
+    found.type, found.linkname = tarfile.SYMTYPE, "elsewhere"
+    return [*(each for each in members if each[0].name != "manifest.json"), (found, b"")]
+
+
+def replaced(members: Members, name: str, data: bytes) -> Members:
+    return altered.content(name, data)(members)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lead_elsewhere, "manifest.json, which `docker load` reads, does not name what index.json does"),
+        (
+            lambda members: replaced(members, "manifest.json", b"[{}]"),
+            "manifest.json is not what `docker load` reads: KeyError: 'Config'",
+        ),
+        (twice, "index.json is there 2 times"),
+        (link, "manifest.json is no file"),
+    ],
+)
+def test_an_archive_that_others_read_as_another_image(
+    built: Small, tmp_path: Path, change: Callable[[Members], Members], expected: str
+) -> None:
+    """By index.json it is the one that was built; that is not the only way in."""
+    altered.alter_archive(built.output, tmp_path / "a.tar", change)
+    found = verify(tmp_path / "a.tar", built, code=1)
+    assert [(None, None, "is ambiguous", expected, None)] == differences(found)
+    done = inside("verify", tmp_path / "a.tar", code=1)
+    assert f"error: the image is not valid:\n  {expected}\n" == done.stderr
+
+
+def test_manifests_for_no_platform_are_no_images(built: Small, layout: Path) -> None:
+    """An attestation beside the image: it is named as what differs, and no package is sought in it."""
+    altered.attest(layout)
+    found = verify(layout, built, code=1)
+    assert ["unknown/unknown", "the index"] == [each["where"] for each in found["differences"]]
+    assert "alpha" in inside("sbom", layout, "--format", "spdx").stdout
+    said = inside("diff", layout, built.output, "--files").stdout
+    assert said.startswith("the images differ in their form only")
+
+
+def test_history_is_optional(layout: Path) -> None:
+    """config.md says so, and images of others have none; what is said of it here must be of every layer."""
+    altered.alter_config(layout, lambda config: config.pop("history"))
+    assert inside("verify", layout, "--json").json["valid"]
+    altered.alter_config(layout, lambda config: config.update(history=[]))
+    assert "14 layers, 14 diff_ids, 0 history entries" in inside("verify", layout, code=1).stderr
+
+
+def test_labels_may_be_null(layout: Path) -> None:
+    """As other builders write them; such an image names no lock."""
+    altered.alter_config(layout, lambda config: config["config"].update(Labels=None))
+    found = inside("verify", layout, "--json").json
+    assert (True, None, None) == (found["valid"], found["lock"], found["lock_is"])
+
+
 def test_another_lock_is_told_first(built: Small, runtime_wheel: Path, tmp_path: Path) -> None:
     """Who verifies against another state of the project should know before reading differences."""
     other = make_small(tmp_path, runtime_wheel)
@@ -218,6 +291,9 @@ def test_on_a_base_image(runtime_wheel: Path, tmp_path: Path) -> None:
     altered.alter(tmp_path / "image", path, altered.field(path, mtime=7))
     found = verify(tmp_path / "image", based.small, code=1)
     assert [(None, path, "mtime", "7")] == [each[:4] for each in differences(found) if each[1]]
+    (based.small.root / "base.tar").unlink()
+    offline = verify(tmp_path / "image", based.small, "--offline", code=1)
+    assert found["differences"] == offline["differences"], "the base's layers are lent, too"
 
 
 @pytest.mark.judge

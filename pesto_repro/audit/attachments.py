@@ -13,10 +13,10 @@ from pesto_repro.audit import cyclonedx, spdx
 from pesto_repro.audit.contents import contents
 from pesto_repro.audit.provenance import Builder, Commit, statement, subjects
 from pesto_repro.audit.scan import manifests
-from pesto_repro.audit.verify import LOCK_TYPE
 from pesto_repro.digest import Digest
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.model import Lock
+from pesto_repro.plan.make import LOCK_TYPE
 from pesto_repro.registry.content import Document
 from pesto_repro.registry.ports import Content
 

@@ -24,6 +24,8 @@ from pesto_repro.registry.ports import Content
 
 ABSENT = "nothing"
 """How a value that is not there is called."""
+NO_PLATFORM = "unknown/unknown"
+"""What indices of others say of manifests that are no images: of attestations, above all."""
 _COMPRESSION = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _KINDS = {
     tarfile.REGTYPE: "file",
@@ -83,19 +85,28 @@ def platforms(held: Held) -> dict[str, HeldPlatform]:
     found = {}
     for document in held.documents:
         if document.blobs:
-            config = _config(held, document.blobs[0])
+            config = read_config(document, held.content)
             said = [config.get(key) for key in ("os", "architecture", "variant")]
             name = str(stated.get(document.descriptor.digest) or "/".join(str(each) for each in said if each))
             found[name] = HeldPlatform(name, document, config, tuple(_layers(document, config)))
     return found
 
 
-def _config(held: Held, descriptor: Descriptor) -> Mapping[str, Any]:
+def read_config(manifest: Document, content: Content) -> Mapping[str, Any]:
+    """The config document of *manifest*. Raises FetchError."""
+    descriptor = manifest.blobs[0]
     try:
-        config = json.loads(held.content.document(descriptor))
+        config = json.loads(content.document(descriptor))
     except ValueError as error:
         raise FetchError(f"the config {descriptor.digest} is no JSON document: {error}") from None
     return config if isinstance(config, dict) else {}
+
+
+def labels_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The labels in *config*. config.md: they are OPTIONAL; others write null for none."""
+    execution = config.get("config")
+    labels = execution.get("Labels") if isinstance(execution, dict) else None
+    return labels if isinstance(labels, dict) else {}
 
 
 def _layers(manifest: Document, config: Mapping[str, Any]) -> Iterator[HeldLayer]:

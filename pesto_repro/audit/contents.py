@@ -20,15 +20,15 @@ from packaging.metadata import parse_email
 from packaging.version import InvalidVersion, Version
 
 from pesto_repro.audit import purl
+from pesto_repro.audit.compare import labels_of, read_config
 from pesto_repro.audit.licences import NONE, Licence, of_copyright, of_metadata
-from pesto_repro.audit.scan import HASHED, OS_RELEASE, Found, ImageLayer, Scanned, image_layers, read_config, scan
-from pesto_repro.audit.verify import LOCK_LABEL
+from pesto_repro.audit.scan import HASHED, OS_RELEASE, Found, ImageLayer, Scanned, image_layers, scan
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, LockError, PestoError
 from pesto_repro.fetch.debian import paragraphs
 from pesto_repro.lock.model import DebianPackage, Lock, PlatformLock, PythonPackage, Source, canonicalize_name
 from pesto_repro.oci import Platform
-from pesto_repro.plan.make import VENV
+from pesto_repro.plan.make import LOCK_LABEL, VENV
 from pesto_repro.registry.content import BASE, Document
 from pesto_repro.registry.ports import Content
 
@@ -115,7 +115,7 @@ def contents(manifest: Document, content: Content, lock: Lock | None = None) -> 
     config = read_config(manifest, content)
     layers = image_layers(manifest, config)
     scanned = scan(layers, content)
-    labels = _labels(config)
+    labels = labels_of(config)
     if lock is not None:
         require_lock(lock, config)
     platform = platform_of(config)
@@ -141,16 +141,12 @@ def contents(manifest: Document, content: Content, lock: Lock | None = None) -> 
 
 def require_lock(lock: Lock, config: Mapping[str, Any]) -> None:
     """Raises LockError unless *lock* is the one that the label in the image's *config* names."""
-    label = _labels(config).get(LOCK_LABEL)
+    label = labels_of(config).get(LOCK_LABEL)
     if lock.content_hash != label:
         said = f"from the lock {label}" if label else "from no lock that it names"
         raise LockError(
             f"the image was made {said}, not from {lock.content_hash}", "give the lock that it was made from"
         )
-
-
-def _labels(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _table(_table(config, "config"), "Labels")
 
 
 def _created(config: Mapping[str, Any]) -> datetime:
@@ -169,11 +165,6 @@ def platform_of(config: Mapping[str, Any]) -> Platform:
         return Platform(str(config["os"]), str(config["architecture"]), config.get("variant"))
     except KeyError as error:
         raise FetchError(f"the image's config does not say its {error.args[0]}") from None
-
-
-def _table(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = document.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 # -- packages ----------------------------------------------------------------------------------------------------

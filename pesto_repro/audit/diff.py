@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pesto_repro.audit.compare import (
+    NO_PLATFORM,
     Held,
     HeldLayer,
     HeldPlatform,
@@ -27,10 +28,10 @@ from pesto_repro.audit.compare import (
 )
 from pesto_repro.audit.contents import contents
 from pesto_repro.audit.documents import API, ETC, GENERATED, Documents, document_digest, inside, same_documents
-from pesto_repro.audit.verify import LOCK_LABEL
 from pesto_repro.errors import PestoError
 from pesto_repro.lock.drift import DocumentDrift, drift
 from pesto_repro.lock.model import Lock, PlatformLock
+from pesto_repro.plan.make import LOCK_LABEL
 from pesto_repro.registry.content import BASE
 
 Kind = Literal["lock", "project", "plan", "image"]
@@ -114,11 +115,16 @@ def _merged(found: Iterable[Difference], every: set[str]) -> Iterator[Difference
             yield from (replace(difference, platform=name) for name in where)
 
 
+def _parts(image: Held) -> dict[str, HeldPlatform]:
+    """The parts of *image* that are for a platform."""
+    return {name: each for name, each in platforms(image).items() if name != NO_PLATFORM}
+
+
 def _platform_names(side: Side) -> set[str]:
     if side.plan is not None:
         return {str(each["platform"]) for each in side.plan["platforms"]}
     if side.image is not None:
-        return set(platforms(side.image))
+        return set(_parts(side.image))
     return {each.platform for each in side.lock.platforms} if side.lock is not None else set()
 
 
@@ -154,7 +160,7 @@ def _packages_of(side: Side, locked: bool) -> dict[str, _Packages]:
         return {each.platform: dict(_locked_packages(each)) for each in side.lock.platforms}
     assert side.image is not None
     found: dict[str, _Packages] = {}
-    for name, part in platforms(side.image).items():
+    for name, part in _parts(side.image).items():
         packages = contents(part.manifest, side.image.content).packages
         found[name] = {(each.kind, each.name): _Package(each.version) for each in packages if each.section != BASE}
     return found
@@ -273,7 +279,7 @@ def _digests(side: Side, own: Documents) -> Mapping[str, str]:
 
 
 def _images(one: Held, other: Held, files: bool) -> Iterator[Difference]:
-    before, after = platforms(one), platforms(other)
+    before, after = _parts(one), _parts(other)
     for name in (each for each in before if each in after):
         for key, here, there in config_changes(before[name].config, after[name].config):
             if key != f"Labels.{LOCK_LABEL}":  # that is told by what differs in the lock
@@ -324,7 +330,7 @@ def downloads(one: Side, other: Side) -> Iterator[Download]:
     """What is to be fetched of *other*'s layers by who has those of *one*, platform by platform."""
     if one.image is None or other.image is None:
         return
-    before, after = platforms(one.image), platforms(other.image)
+    before, after = _parts(one.image), _parts(other.image)
     for name in (each for each in after if each in before):
         new = {each.descriptor for each in _only(after[name], before[name])}
         shared = {each.descriptor for each in after[name].layers} - new

@@ -177,9 +177,8 @@ def _marks(document: Document) -> set[str]:
     found = {digest for _, digest in document["inputs"]}
     found |= {package[0] for name, _ in document["inputs"] if (package := _package(name))}
     params = document["params"]
-    return found | {
-        f"{key}={params[key]}" for key in ("root", "to", "prefix", "architecture", "links") if key in params
-    }
+    places = [key for key in ("root", "to", "prefix", "architecture", "links") if key in params]
+    return found | {f"{key}={said(params[key])}" for key in places}
 
 
 def _step(step: Step, there: bool, past: _Past, lock: Lock) -> Explanation:

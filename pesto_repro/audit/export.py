@@ -12,12 +12,10 @@ from typing import Any, Literal
 from pesto_repro.errors import PestoError
 from pesto_repro.lock import toml
 from pesto_repro.lock.model import DebianPackage, Lock, PlatformLock, PythonPackage
-from pesto_repro.oci import Platform
+from pesto_repro.oci import CPUS, Platform
 
 Place = tuple[Literal["path", "url"], str]
 """PEP 751, "packages.wheels": where a wheel lies, by which of the two keys."""
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-"""Go's names of CPUs -> those of markers ("platform_machine")."""
 
 
 def pylock(locked: PlatformLock, place: Callable[[PythonPackage], Place]) -> str:
@@ -35,7 +33,7 @@ def pylock(locked: PlatformLock, place: Callable[[PythonPackage], Place]) -> str
 def _marker(locked: PlatformLock) -> str:
     """PEP 751, "environments": what the lock is for, as a marker."""
     platform = Platform.parse(locked.platform)
-    machine = _MACHINES.get(platform.architecture, platform.architecture)
+    machine = CPUS.get(platform.architecture, platform.architecture)
     said = {
         "implementation_name": "cpython",
         "platform_machine": machine,

@@ -7,7 +7,6 @@ Each layer is read once, from start to end, from the base up; later layers win a
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 import re
 import tarfile
@@ -15,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pesto_repro.build.compress import as_stream, decompressed
-from pesto_repro.digest import Digest, chunks
+from pesto_repro.audit.compare import NO_PLATFORM, clean, opened
+from pesto_repro.digest import Digest
 from pesto_repro.errors import BuildError, FetchError
-from pesto_repro.oci import HISTORY, MEDIA_TYPES, OCI_LAYERS, Descriptor
+from pesto_repro.oci import HISTORY, Descriptor
 from pesto_repro.plan.make import LOCK_PLACE
 from pesto_repro.registry.content import BASE, Document
 from pesto_repro.registry.ports import Content
@@ -37,7 +36,6 @@ _DOC_LINK = re.compile(r"usr/share/doc/[^/]+(?:/copyright)?")
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _LIMIT = 64 << 20
 """Bytes of a document; what is larger is none."""
-_COMPRESSION = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _LINKS_FOLLOWED = 40
 """path_resolution(7): as many as Linux follows."""
 
@@ -94,10 +92,13 @@ class Scanned:
 
 
 def manifests(image: Sequence[Document]) -> list[Document]:
-    """The manifests of *image*, one for each platform, in the order of its index."""
+    """The manifests of *image*, one for each platform, in the order of its index. What is for none is no image."""
     root = image[-1]
+    if not root.children:
+        return [root]
     found = {each.descriptor.digest: each for each in image if each.blobs}
-    return [found[each.digest] for each in root.children if each.digest in found] if root.children else [root]
+    pairs = zip(root.children, root.platforms, strict=True)
+    return [found[each.digest] for each, stated in pairs if each.digest in found and str(stated) != NO_PLATFORM]
 
 
 def image_layers(manifest: Document, config: Mapping[str, Any]) -> tuple[ImageLayer, ...]:
@@ -129,16 +130,6 @@ def readable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def read_config(manifest: Document, content: Content) -> Mapping[str, Any]:
-    """The config document of *manifest*. Raises FetchError."""
-    descriptor = manifest.blobs[0]
-    try:
-        found = json.loads(content.document(descriptor))
-    except ValueError as error:
-        raise FetchError(f"the config {descriptor.digest} is no JSON document: {error}") from None
-    return found if isinstance(found, dict) else {}
-
-
 def scan(layers: Sequence[ImageLayer], content: Content) -> Scanned:
     """Read every layer. Raises FetchError for one that cannot be read."""
     paths: dict[str, Found] = {}
@@ -165,36 +156,28 @@ def _folders(path: str) -> Iterator[str]:
 
 def _read(layer: ImageLayer, content: Content) -> tuple[list[Found], set[str], set[str]]:
     """What *layer* has, the paths that it hides or replaces, and the folders of which it hides all."""
-    compression = _COMPRESSION.get(OCI_LAYERS.get(layer.descriptor.media_type, ""))
-    if compression is None:
-        raise FetchError(f"{layer.descriptor.digest} is of the type {layer.descriptor.media_type}, which is no layer")
     found: list[Found] = []
     gone: set[str] = set()
     emptied: set[str] = set()
     try:
-        with (
-            content.open(layer.descriptor) as stream,
-            as_stream(decompressed(chunks(stream), compression)) as tar,
-            tarfile.open(fileobj=tar, mode="r|", encoding="utf-8") as archive,
-        ):
-            for info in archive:
-                _member(archive, info, layer, found, gone, emptied)
-            for _ in chunks(stream):  # to the end, so that all of it was verified
-                pass
-    except (tarfile.TarError, BuildError) as error:
+        with opened(content, layer.descriptor) as reader:
+            for info, data in reader.members():
+                _member(info, data, layer, found, gone, emptied)
+            reader.diff_id()  # to the end, so that all of it was verified
+    except BuildError as error:
         raise FetchError(f"the layer {layer.descriptor.digest} cannot be read: {error}") from None
     return found, gone, emptied
 
 
 def _member(
-    archive: tarfile.TarFile,
     info: tarfile.TarInfo,
+    content: IO[bytes] | None,
     layer: ImageLayer,
     found: list[Found],
     gone: set[str],
     emptied: set[str],
 ) -> None:
-    path = readable(info.name).removeprefix("./").strip("/")
+    path = clean(readable(info.name))
     folder, name = posixpath.split(path)
     if name == _OPAQUE:
         emptied.add(folder)
@@ -204,17 +187,15 @@ def _member(
         gone.add(path)
         if _DOC_LINK.fullmatch(path) or path in OS_RELEASE or "/" not in path:
             found.append(Found(path, layer, target=info.linkname))
-    elif info.isreg():
+    elif content is not None:
         gone.add(path)
-        found += _file(archive, info, path, layer)
+        found += _file(info, content, path, layer)
     elif info.islnk() and _DOCUMENTS.fullmatch(path):
-        target = info.linkname.removeprefix("./").strip("/")
+        target = clean(info.linkname)
         found += [Found(path, layer, each.data) for each in found if each.path == target]
 
 
-def _file(archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, layer: ImageLayer) -> Iterable[Found]:
-    stream = archive.extractfile(info)
-    assert stream is not None
+def _file(info: tarfile.TarInfo, stream: IO[bytes], path: str, layer: ImageLayer) -> Iterable[Found]:
     if _DOCUMENTS.fullmatch(path):
         if info.size > _LIMIT:
             raise FetchError(f"{path} in the layer {layer.descriptor.digest} is too large: {info.size} bytes")

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from pesto_repro.audit.compare import (
@@ -22,8 +20,10 @@ from pesto_repro.audit.compare import (
     Held,
     HeldLayer,
     HeldPlatform,
+    LayerReader,
     changes,
     config_changes,
+    labels_of,
     opened,
     platforms,
     said,
@@ -32,16 +32,12 @@ from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import LockError, PestoError
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.model import Lock
-from pesto_repro.plan.make import LOCK_PLACE
+from pesto_repro.plan.make import LOCK_LABEL, LOCK_PLACE, LOCK_TYPE
 from pesto_repro.registry.content import RemoteContent
 from pesto_repro.registry.ports import Repository
 from pesto_repro.registry.referrers import fetch, referrers
 from pesto_repro.store import Store
 
-LOCK_TYPE = "application/vnd.pesto-repro.lock.v1+toml"
-"""The artifact type of a lock that is attached to an image."""
-LOCK_LABEL = "org.pesto-repro.lock"
-"""The label that says which lock an image was made from."""
 Owners = Callable[[Digest], Mapping[str, str]]
 """Of a rebuilt layer, by its diff_id: who brought each path ("numpy 2.3.1")."""
 
@@ -129,15 +125,18 @@ def _layer(
     image: Held, rebuilt: Held, found: HeldLayer, made: HeldLayer, where: str, owners: Owners
 ) -> Iterator[Finding]:
     actual: str | None
-    try:
-        if found.descriptor.digest == made.descriptor.digest:
-            _read(image, found)
-            actual = made.diff_id
-        else:
-            actual = yield from _contents(image, rebuilt, found, made, where, owners)
-    except PestoError as error:
-        yield Finding(where, "cannot be read", error.message, "")
-        return
+    with contextlib.ExitStack() as stack:
+        same = found.descriptor.digest == made.descriptor.digest
+        ours = None if same else stack.enter_context(opened(rebuilt.content, made.descriptor))
+        try:
+            if ours is None:
+                _read(image, found)
+                actual = made.diff_id
+            else:
+                actual = yield from _contents(image, ours, found, made, where, owners)
+        except PestoError as error:
+            yield Finding(where, "cannot be read", error.message, "")
+            return
     if actual is not None and actual != found.diff_id:
         yield Finding(where, "diff_id in the config", str(found.diff_id), actual)
     if found.descriptor.media_type != made.descriptor.media_type:
@@ -153,11 +152,11 @@ def _read(image: Held, layer: HeldLayer) -> None:
 
 
 def _contents(
-    image: Held, rebuilt: Held, found: HeldLayer, made: HeldLayer, where: str, owners: Owners
+    image: Held, ours: LayerReader, found: HeldLayer, made: HeldLayer, where: str, owners: Owners
 ) -> Generator[Finding, None, str]:
     """What differs inside; gives the diff_id that the image's layer really has."""
     files: list[Change] = []
-    with opened(rebuilt.content, made.descriptor) as ours, opened(image.content, found.descriptor) as theirs:
+    with opened(image.content, found.descriptor) as theirs:
         try:
             for change in changes(ours.entries(), theirs.entries()):
                 files.append(change)
@@ -201,7 +200,7 @@ def travelling_lock(image: Held) -> Travelling | None:
     Of several that are attached the one that the label names counts.
     """
     parts = platforms(image).values()
-    labels = {str((part.config.get("config") or {}).get("Labels", {}).get(LOCK_LABEL, "")) for part in parts} - {""}
+    labels = {str(labels_of(part.config).get(LOCK_LABEL) or "") for part in parts} - {""}
     found: list[Travelling] = []
     for part in parts:
         found += [Travelling(lock, "in the image") for lock in _embedded(image, part)]
@@ -241,16 +240,6 @@ def _lock_text(image: Held, layer: HeldLayer) -> str | None:
 
 
 # -- what a rebuild is given -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def fresh_store(usual: Store) -> Iterator[Store]:
-    """A store that knows nothing, beside the *usual* one: that disk has room for both; gone at the end."""
-    with usual.guarded():
-        usual.root.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=usual.root.parent, prefix=f".{usual.root.name}-verify-")
-    with folder as root:
-        yield Store(Path(root))
 
 
 @dataclass

@@ -4,7 +4,11 @@ Needed is what a live root (see :mod:`pesto_repro.build.roots`) needs, and what 
 what its name begins with, so a needed name needs what its record names (a step its diff_id, that its layer's blob).
 Everything else was last needed when a root needed it last, or when it came; it goes once that is longer ago than
 asked, or, the longest unneeded first, until the store is small enough. What is live goes only for the latter, last,
-and its roots with it. All of it can be had again: by the next build, or from where it came.
+and its roots with it. All of it can be had again: by the next build, or from where it came. What cannot, a wheel whose
+build does not come out equal, stays as long as its root is live, however small the store is to be.
+
+Spares, archives that the next build of an output begins with (see :mod:`pesto_repro.sinks.archive`), only save time:
+they go first, and at once where their output is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pesto_repro.build.roots import KIND as ROOT
-from pesto_repro.build.roots import Root, live, roots
+from pesto_repro.build.roots import UNIQUE, Root, live, roots
 from pesto_repro.digest import Digest
 from pesto_repro.store import Record, Store
 
@@ -32,11 +36,13 @@ _HEX = re.compile(r"\b[0-9a-f]{64}\b")
 _SUBJECT = re.compile(r"([0-9a-f]{64})(?:\.|$)")
 HELD = {"layer": "digest", "listing": "listing", "step": "paths"}
 """Kind of record -> its key that names a blob without which it is worth nothing."""
+ABOUT = {"checked": "blob", "spare": "spare"}
+"""Kind of record -> the kind of what it is about, and worth nothing without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that the store keeps: a blob, a partial download, an unpacked layer. *mtime* is in seconds."""
+    """Something that the store keeps: a blob, a partial download, an unpacked layer, a spare. *mtime* is in seconds."""
 
     kind: str
     path: Path
@@ -71,8 +77,12 @@ class Kept:
 
     @property
     def mentioned(self) -> set[str]:
-        """The same, and what may be the key of a step: all that is as long as a digest."""
-        return self._found(_HEX) | ({self.subject} if self.subject else set())
+        """What it is about, and what it names, which may be the key of a step: all that is as long as a digest.
+
+        What an archive holds keeps no record of it: other images hold that, too.
+        """
+        subject = {self.subject} if self.subject else set()
+        return subject if self.kind == "output" else subject | self._found(_HEX)
 
     def _found(self, pattern: re.Pattern[str]) -> set[str]:
         texts = [each for each in (self.value or {}).values() if isinstance(each, str)]
@@ -104,7 +114,8 @@ class Sweep:
 
 def contents(store: Store) -> Contents:
     """Everything in *store* but files being written."""
-    items = [*_files(store.root / BLOBS, "blob"), *_files(store.root / "partial", "partial")]
+    folders = {BLOBS: "blob", "partial": "partial", "spares": "spare"}
+    items = [item for folder, kind in folders.items() for item in _files(store.root / folder, kind)]
     seen: set[tuple[int, int]] = set()
     for kind in UNPACKED:
         items += _trees(store.root / kind, kind.removesuffix("s"), seen)
@@ -113,25 +124,50 @@ def contents(store: Store) -> Contents:
 
 def sweep(found: Contents, *, before: float, max_size: int | None = None) -> Sweep:
     """What of *found* goes: what was not needed since *before*, and then what is more than *max_size* bytes."""
-    alive = needed(found, live(found.roots))
+    current = live(found.roots)
+    alive = needed(found, current)
     last = _last_needed(found)
-    order = sorted(found.items, key=lambda each: (each.name in alive, last.get(each.name, each.mtime), each.path))
-    going = [each for each in order if each.name not in alive and last.get(each.name, each.mtime) < before]
+    outputs = _outputs(current)
+
+    def goes(item: Item) -> bool:
+        if item.kind == "spare":
+            return item.name not in outputs
+        return item.name not in alive and _when(item, last) < before
+
+    order = sorted(found.items, key=lambda each: (_rank(each, alive), _when(each, last), each.path))
+    going = [each for each in order if goes(each)]
     if max_size is not None:
-        going += _surplus([each for each in order if each not in set(going)], max_size)
+        unique = {digest.hex for root in current for digest in root.needs.get(UNIQUE, ())}
+        going += _surplus([each for each in order if not goes(each)], unique, max_size)
     records = tuple(_pointless(found, going, alive, before))
     gone = _total(going, records)
     return Sweep(tuple(going), records, _total(found.items, found.records) - gone)
 
 
-def _surplus(order: Sequence[Item], max_size: int) -> Iterator[Item]:
-    """Those of *order*, from its start, without which the rest is no more than *max_size* bytes."""
+def _rank(item: Item, alive: set[str]) -> int:
+    """Which goes first where room is needed: what only saves time, what is not needed, what is."""
+    return 0 if item.kind == "spare" else 1 + (item.name in alive)
+
+
+def _when(item: Item, last: Mapping[str, float]) -> float:
+    """When it was last needed, or came."""
+    return max(item.mtime, last.get(item.name, item.mtime))
+
+
+def _outputs(current: Iterable[Root]) -> set[str]:
+    """What else the roots are about whose output is there: the names of their spares are among it."""
+    return {each.hex for root in current if Path(root.output).is_file() for each in root.subjects}
+
+
+def _surplus(order: Sequence[Item], unique: set[str], max_size: int) -> Iterator[Item]:
+    """Those of *order* but *unique*, from its start, without which the rest is no more than *max_size* bytes."""
     left = sum(each.size for each in order)
     for each in order:
         if left <= max_size:
             return
-        left -= each.size
-        yield each
+        if each.name not in unique:
+            left -= each.size
+            yield each
 
 
 def _total(items: Iterable[Item], records: Iterable[Kept]) -> int:
@@ -144,8 +180,7 @@ def remove(going: Sweep, store: Store) -> Sweep:
 
     To be called while nobody else uses the store (:meth:`Store.exclusive`).
     """
-    with store.unused("trees") as nobody, store.unused("sandbox.lock") as no_cell:
-        unused = nobody and no_cell
+    with store.unused("trees") as unused:
         items = [each for each in going.items if unused or each.kind not in ("tree", "root")]
         for record in going.records:  # first: what is cut off here leaves no record of what is not there
             store.forget(record.kind, record.name)
@@ -193,7 +228,9 @@ def _closure(start: Iterable[str], about: Mapping[str, set[str]]) -> set[str]:
 def _pointless(found: Contents, going: Iterable[Item], alive: set[str], before: float) -> Iterator[Kept]:
     """Records that cannot be read, that point to what is not there any more, or that nobody needed for long."""
     gone = {each.name for each in going if each.kind == "blob"}
-    blobs = {each.name for each in found.items if each.kind == "blob"} - gone
+    left = set(found.items) - set(going)
+    there = {kind: {each.name for each in left if each.kind == kind} for kind in ABOUT.values()}
+    blobs = there["blob"]
     cut = {root.name for root in found.roots if any(digest.hex in gone for digest in root.blobs())}
     current = {root.name for root in live(found.roots)}
     made = {each.subject for each in found.records if each.kind == "layer" and holds(each, blobs)}
@@ -207,8 +244,8 @@ def _pointless(found: Contents, going: Iterable[Item], alive: set[str], before: 
         elif each.kind == "step":
             if not made & each.named:
                 yield each
-        elif each.kind == "checked":
-            if each.subject not in blobs:
+        elif each.kind in ABOUT:
+            if each.subject not in there[ABOUT[each.kind]]:
                 yield each
         elif each.kind not in HELD and old and not each.mentioned & alive:
             yield each

@@ -1,7 +1,8 @@
 """Realises plans: what the store already knows is used, what is missing is fetched and made, on all cores.
 
 A step is known if the store has a record of its diff_id and of the blob that holds it. The blob itself is looked
-at when a sink needs it; if it is gone or broken by then, :func:`realise` is called again with it in *lost*.
+at when a sink needs it; if it is gone or broken by then, :func:`realise` is called again with it in *lost*:
+:func:`persist` does so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from pesto_repro.build.compress import LayerWriter
 from pesto_repro.build.entry import Entry
@@ -23,12 +24,18 @@ from pesto_repro.build.maker import Inputs, Maker
 from pesto_repro.build.shadows import remember_paths, shadows
 from pesto_repro.build.tar import arrange, write_tar
 from pesto_repro.digest import Digest
-from pesto_repro.errors import OfflineError, PestoError
+from pesto_repro.errors import OfflineError, PestoError, StoreError
 from pesto_repro.fetch import PARALLEL
 from pesto_repro.oci import MEDIA_TYPES, Descriptor, Layer
 from pesto_repro.plan import Step
 from pesto_repro.progress import Reporter
+from pesto_repro.registry.content import LostLayers
 from pesto_repro.store import Store
+
+T = TypeVar("T")
+Lost = frozenset[Digest]
+"""Layers, by digest of their blob, that the store has no more, or not intact."""
+_TRIES = 3
 
 MAKERS = {
     "debs": "debs:entries",
@@ -106,6 +113,20 @@ def realise(steps: Iterable[Step], shop: Workshop, lost: Collection[Digest] = ()
     for made in _make_all(tuple(missing.values()), shop):
         found[made.step.key] = made
     return found
+
+
+def persist(attempt: Callable[[Lost], T], bring: Callable[[Lost], Lost], store: Store) -> T:
+    """What *attempt* makes of layers. What it finds lost it is to make again, but for what *bring* brings.
+
+    Raises StoreError if that does not end.
+    """
+    lost = Lost()
+    for _ in range(_TRIES):
+        try:
+            return attempt(lost)
+        except LostLayers as error:
+            lost = bring(error.digests)
+    raise StoreError(f"the store at {store.root} loses layers as fast as they are made", "check its disk")
 
 
 def hidden_paths(steps: Sequence[Step], store: Store) -> list[str]:

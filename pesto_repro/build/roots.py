@@ -20,6 +20,8 @@ from pesto_repro.store import Record, Store
 KIND = "root"
 LAYER = "layer"
 """The kind of need that is a layer of the image; all others are those of pins."""
+UNIQUE = "unique wheel"
+"""The kind of need that nobody can make or fetch again: its build does not come out equal."""
 _NEED = "needs."
 
 

@@ -13,15 +13,14 @@ from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.model import Lock
 from pesto_repro.lock.pins import Kind, PinnedFile, pinned_files
 from pesto_repro.oci import OCI_LAYERS, Descriptor, MediaType
+from pesto_repro.plan.make import LOCK_LABEL, LOCK_TYPE
 from pesto_repro.registry.content import MAX_DOCUMENT, StoreContent
 from pesto_repro.store import Store
 
 ARTIFACT_TYPE = "application/vnd.pesto-repro.bundle.v1"
-LOCK_TYPE = "application/vnd.pesto-repro.lock.v1+toml"
 # manifest.md, "Guidance for an Empty Descriptor": "application/vnd.oci.empty.v1+json" with the content "{}".
 EMPTY = Descriptor.of("application/vnd.oci.empty.v1+json", b"{}")
 TITLE = "org.opencontainers.image.title"
-LOCK_ANNOTATION = "org.pesto-repro.lock"
 
 _PLACES: dict[Kind, tuple[str, str]] = {
     "wheel": ("wheels", "application/vnd.pesto-repro.wheel.v1+zip"),
@@ -62,7 +61,7 @@ class BundleImage:
             "artifactType": ARTIFACT_TYPE,
             "config": EMPTY.document(),
             "layers": [each.document() for each in self.parts],
-            "annotations": {LOCK_ANNOTATION: self.lock.content_hash, TITLE: self.lock.input.name},
+            "annotations": {LOCK_LABEL: self.lock.content_hash, TITLE: self.lock.input.name},
         }
         data = canonical_json(document)
         if len(data) > MAX_DOCUMENT:

@@ -14,13 +14,14 @@ from functools import cached_property
 from typing import BinaryIO
 
 from pesto_repro.build.base import Source, Sources
-from pesto_repro.bundle.make import ARTIFACT_TYPE, LOCK_TYPE
+from pesto_repro.bundle.make import ARTIFACT_TYPE
 from pesto_repro.digest import Digest, chunks
 from pesto_repro.errors import FetchError, LockError, MismatchError
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.drift import changes, drift
 from pesto_repro.lock.model import Lock
 from pesto_repro.oci import Descriptor
+from pesto_repro.plan.make import LOCK_TYPE
 from pesto_repro.progress import Reporter
 from pesto_repro.registry.content import Document
 from pesto_repro.registry.ports import Content

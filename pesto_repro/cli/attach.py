@@ -1,4 +1,4 @@
-"""``push --attach``: what travels with an image, as referrers of what it is about.
+"""``push --attach``, ``build --push --attach``: what travels with an image, as referrers of what it is about.
 
 A project brings its lock, its bills of materials and its provenance, a file itself. Lock and provenance are attached to
 what the reference names, the index where there are several platforms; a bill of materials to the manifest of its
@@ -18,9 +18,12 @@ from pesto_repro.cli.locked import Request, find_lock, read
 from pesto_repro.digest import Digest
 from pesto_repro.errors import LockError, PestoError
 from pesto_repro.lock import text as lock_text
+from pesto_repro.progress import Reporter
 from pesto_repro.project import Project
+from pesto_repro.registry.client import Registries
 from pesto_repro.registry.content import Document
-from pesto_repro.registry.ports import Repository
+from pesto_repro.registry.ports import Content, Repository
+from pesto_repro.registry.reference import RemoteReference
 from pesto_repro.registry.referrers import Artifact, Referrer, attach
 
 if TYPE_CHECKING:
@@ -50,6 +53,34 @@ def attach_all(
     )
 
 
+def of_locked(
+    project: Project, lock: Lock, content: Content, image: Sequence[Document], reference: str
+) -> tuple[Attachment, ...]:
+    """What *project* with *lock* brings for *image*, which was made from both and is called *reference*."""
+    from pesto_repro.audit.attachments import of_project  # imported late: most pushes attach nothing
+    from pesto_repro.cli.builder import builder_of, commit_of
+
+    builder, commit = builder_of(os.environ, None, None, None), commit_of(project.root)
+    return of_project(content, image, lock, reference, builder, commit)
+
+
+def attach_everywhere(
+    image: Sequence[Document],
+    wanted: Sequence[Attachment],
+    targets: Sequence[RemoteReference],
+    registries: Registries,
+    reporter: Reporter,
+) -> list[dict[str, Any]]:
+    """Attach *wanted* to *image* in each repository of *targets*; what ``--json`` says of it. Raises RegistryError."""
+    made = []
+    for place in {(each.host, each.repository): each for each in targets}.values():
+        name = f"{place.host}/{place.repository}"
+        done = attach_all(registries.repository(place), image, wanted)
+        reporter.info(f"{name}: {len(done)} attached")
+        made += [{"repository": name} | attached_json(*each) for each in done]
+    return made
+
+
 def attached_json(subject: Digest, referrer: Referrer) -> dict[str, Any]:
     """What ``--json`` says of one referrer."""
     return {
@@ -69,12 +100,8 @@ def _attachments(path: Path, profiles: Sequence[str], found: Found, reference: s
 
 
 def _of_project(request: Request, found: Found, reference: str) -> tuple[Attachment, ...]:
-    from pesto_repro.audit.attachments import of_project  # imported late: most pushes attach nothing
-    from pesto_repro.cli.builder import builder_of, commit_of
-
     project = read(request)
-    builder, commit = builder_of(os.environ, None, None, None), commit_of(project.root)
-    return of_project(found.content, found.image, _lock(project, request), reference, builder, commit)
+    return of_locked(project, _lock(project, request), found.content, found.image, reference)
 
 
 def _lock(project: Project, request: Request) -> Lock:
@@ -98,7 +125,7 @@ def _of_file(path: Path, subject: Digest) -> Attachment:
 def _type_of(path: Path, data: bytes) -> str:
     """The artifact type of a file, by what it says of itself. Raises PestoError."""
     from pesto_repro.audit.attachments import CYCLONEDX_TYPE, PROVENANCE_TYPE, SPDX_TYPE
-    from pesto_repro.audit.verify import LOCK_TYPE
+    from pesto_repro.plan.make import LOCK_TYPE
 
     if path.name.endswith(".lock.toml") or path.name == "lock.toml":
         lock_text.loads(data.decode("utf-8", "replace"), str(path))

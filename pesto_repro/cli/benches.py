@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pesto_repro.build.base import Sources
     from pesto_repro.fetch.artifacts import Make
     from pesto_repro.fetch.world import World
-    from pesto_repro.lock.model import Lock, PlatformLock, PythonPackage
+    from pesto_repro.lock.model import PlatformLock, PythonPackage
     from pesto_repro.oci import Descriptor
     from pesto_repro.progress import Reporter
     from pesto_repro.project import Project
@@ -51,11 +51,13 @@ def _bench(
 ) -> Workbench:
     from pesto_repro.build.compress import describe
     from pesto_repro.build.realise import Workshop
+    from pesto_repro.cli.trust import trusted_for
     from pesto_repro.resolve.python import image_tags
     from pesto_repro.source.workbench import Workbench
 
     layers = project.settings.layers
     shop = Workshop(store, {}, fetch, layers.compression, describe(layers.compression), reporter)
+    sources = trusted_for([locked], sources, project)
     base = _BaseContent(locked.base.original, sources) if locked.base is not None else None
     return Workbench(locked, layers.max, image_tags(locked.python, locked.platform), shop, roots, base)
 
@@ -72,15 +74,6 @@ class _BaseContent:
 
     def open(self, descriptor: Descriptor) -> AbstractContextManager[BinaryIO]:
         return self.sources(self.original).content.open(descriptor)
-
-
-def require_folders(lock: Lock, project: Project, store: Store, mend: str) -> None:
-    """The folders that wheels of *lock* are built from are those that were locked. Raises DriftError."""
-    built = [each.source for platform in lock.platforms for each in platform.built]
-    if any(each is not None and each.kind == "directory" for each in built):
-        from pesto_repro.resolve.origins import require_directories
-
-        require_directories(lock, project, store, mend)
 
 
 def maker(project: Project, world: World, offline: bool) -> Make:

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pesto_repro.audit.explain import remember
 from pesto_repro.build.base import Bases
-from pesto_repro.build.realise import Realised, Workshop, hidden_paths, known
+from pesto_repro.build.realise import Lost, Realised, Workshop, hidden_paths, known, persist
 from pesto_repro.build.shared import Shared
-from pesto_repro.cli.benches import maker, require_folders
+from pesto_repro.cli.benches import maker
 from pesto_repro.cli.cache import CacheChoice, cache_options, shared_build
 from pesto_repro.cli.console import human, show, show_json
 from pesto_repro.cli.kept import remember_build
 from pesto_repro.cli.locked import Locked, locked
 from pesto_repro.cli.options import Session, project_command
-from pesto_repro.cli.places import Pushed, pushed_json, read_target
+from pesto_repro.cli.places import Pushed, pushed_json, read_target, tagged
 from pesto_repro.cli.trust import trusted
 from pesto_repro.cli.world import base_sources, world_of
 from pesto_repro.digest import Digest
-from pesto_repro.errors import PestoError, StoreError
+from pesto_repro.errors import PestoError
 from pesto_repro.fetch.artifacts import artifacts
 from pesto_repro.oci import Image, Layer, assemble, assemble_index
 from pesto_repro.plan import Step
-from pesto_repro.registry.content import BASE, LostLayers, StoreContent, documents
+from pesto_repro.registry.content import BASE, Document, StoreContent, documents
 from pesto_repro.registry.reference import RemoteReference
-from pesto_repro.sinks import MissingLayers, write_archive, write_layout
+from pesto_repro.sinks import write_archive, write_layout
 
-_TRIES = 3
+if TYPE_CHECKING:
+    from pesto_repro.audit.attachments import Attachment
 
 
 @click.command()
@@ -72,6 +73,7 @@ def plan(session: Session) -> int:
     "-o", "--output", metavar="FILE.tar|oci:DIR", help="Default: dist/<name>-<tag>.oci.tar, or nothing with --push."
 )
 @click.option("--push", "references", multiple=True, metavar="REF", help="Push it as REF; may be said several times.")
+@click.option("--attach", is_flag=True, help="With --push: attach the lock, bills of materials and provenance, too.")
 @click.option("--from", "bundle", metavar="BUNDLE", help="Take what is needed out of a bundle that `vendor` made.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="How many layers are made at once; default: all cores.")
@@ -80,6 +82,7 @@ def build(
     session: Session,
     output: str | None,
     references: tuple[str, ...],
+    attach: bool,
     bundle: str | None,
     offline: bool,
     jobs: int | None,
@@ -92,8 +95,11 @@ def build(
     pesto-repro build hello-service -p p1 p2 -o oci:image
     pesto-repro build hello-service --push registry.example/team/hello-service:1.0.0
     pesto-repro build hello-service --push registry.example/team/hello-service     with the project's own tag
+    pesto-repro build hello-service --push registry.example/team/hello-service --attach
     pesto-repro build hello-service --from hello-service.bundle.tar --offline
     """
+    if attach and not references:
+        raise click.UsageError("--attach is for what --push sends")
     if references and offline:
         raise PestoError("--push and --offline exclude each other", "build offline, then run `pesto-repro push`")
     found = locked(session.request, session.console, session.store)
@@ -111,7 +117,7 @@ def build(
             shop, sources = replace(shop, fetch=given.fetch(shop.fetch)), given.sources(sources)
         shared = shared_build(cache, found.project.root, shop, host, offline=offline)
         bases = Bases(found.lock, session.store, sources, session.console)
-        built = _built(target, targets, found, shared, bases)
+        built = _built(target, _Targets(targets, attach), found, shared, bases)
     remember(found.plans, found.lock, session.store)
     remember_build(session, found, built.image, built.output)
     if session.json:
@@ -123,34 +129,39 @@ def build(
 
 
 @dataclass(frozen=True, slots=True)
+class _Targets:
+    """Where an image is pushed to; *attach*: with its lock, bills of materials and provenance."""
+
+    references: tuple[RemoteReference, ...]
+    attach: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Built:
-    """A finished image: where it was written, how each step's layer came to be, what was pushed."""
+    """A finished image: where it was written, how each step's layer came to be, what was pushed and attached."""
 
     image: Image
     output: str | None
     realised: Mapping[Digest, Realised]
     pushed: tuple[Pushed, ...]
+    attached: list[dict[str, Any]]
 
 
-def _built(
-    output: str | None, targets: Sequence[RemoteReference], found: Locked, shared: Shared, bases: Bases
-) -> _Built:
+def _built(output: str | None, targets: _Targets, found: Locked, shared: Shared, bases: Bases) -> _Built:
     """Realise, assemble, write, push; layers that turn out to be lost or broken are brought or made again."""
     steps = [step for each in found.plans for step in each.steps]
-    lost: frozenset[Digest] = frozenset()
     made: dict[Digest, Realised] = {}
-    for _ in range(_TRIES):
+
+    def attempt(lost: Lost) -> _Built:
         now = shared.realise(steps, lost)
-        made = {key: _first(made.get(key, each), each) for key, each in now.items()}
+        made.update({key: _first(made.get(key, each), each) for key, each in now.items()})
         image = assembled(found, now, bases)
-        try:
-            if output is not None:
-                _write(output, image, found, shared.shop)
-            shared.offer(now.values())
-            return _Built(image, output, made, _pushed(image, targets, shared, bases))
-        except (MissingLayers, LostLayers) as error:
-            lost = bases.bring(error.digests)
-    raise StoreError(f"the store at {shared.shop.store.root} loses layers as fast as they are made", "check its disk")
+        if output is not None:
+            _write(output, image, found, shared.shop)
+        shared.offer(now.values())
+        return _Built(image, output, made, *_pushed(image, targets, found, shared, bases))
+
+    return persist(attempt, bases.bring, shared.shop.store)
 
 
 def assembled(found: Locked, realised: Mapping[Digest, Realised], bases: Bases) -> Image:
@@ -176,19 +187,38 @@ def _first(before: Realised, now: Realised) -> Realised:
     return before if before.layer == now.layer and not before.cached else now
 
 
-def _pushed(image: Image, targets: Sequence[RemoteReference], shared: Shared, bases: Bases) -> tuple[Pushed, ...]:
-    if not targets:
-        return ()
+def _pushed(
+    image: Image, targets: _Targets, found: Locked, shared: Shared, bases: Bases
+) -> tuple[tuple[Pushed, ...], list[dict[str, Any]]]:
+    """Push, and attach; what is to be attached is there before anything is pushed."""
+    references = targets.references
+    if not references:
+        return (), []
     from pesto_repro.cli.push import Pusher  # imported late: most builds push nothing
     from pesto_repro.cli.registries import reachable
 
     shop = shared.shop
     content = StoreContent.of(image, shop.store, bases)
-    with reachable(shop.reporter, targets[0].host) as registries:
-        pusher = Pusher(content, documents(content, image.descriptor), registries(), shop.reporter)
-        for host in {each.host for each in targets}:
+    parts = documents(content, image.descriptor)
+    attached = _attachments(parts, content, references[0], found) if targets.attach else ()
+    with reachable(shop.reporter, references[0].host) as registries:
+        pusher = Pusher(content, parts, registries(), shop.reporter)
+        for host in {each.host for each in references}:
             pusher.mountable(host, bases.mountable(host) | shared.mountable(host))
-        return tuple(pusher.push(targets))
+        pushed = tuple(pusher.push(references))
+        if not attached:
+            return pushed, []
+        from pesto_repro.cli.attach import attach_everywhere
+
+        return pushed, attach_everywhere(parts, attached, references, registries(), shop.reporter)
+
+
+def _attachments(
+    image: tuple[Document, ...], content: StoreContent, reference: RemoteReference, found: Locked
+) -> tuple[Attachment, ...]:
+    from pesto_repro.cli.attach import of_locked  # imported late: most builds attach nothing
+
+    return of_locked(found.project, found.lock, content, image, tagged(reference))
 
 
 def _tell(built: _Built, found: Locked, session: Session) -> None:
@@ -206,7 +236,6 @@ def _tell(built: _Built, found: Locked, session: Session) -> None:
 def workshop(session: Session, found: Locked, *, offline: bool, jobs: int | None = None) -> Workshop:
     """Where the steps of *found* are made: with the session's store, and this machine's ways to fetch."""
     world = world_of(found.project, session.store, session.console, offline=offline)
-    require_folders(found.lock, found.project, session.store, session.request.command("lock"))
     pinned = artifacts(found.lock, found.project, world, maker(found.project, world, offline))
     make = partial(
         Workshop,
@@ -262,6 +291,7 @@ def _build_json(found: Locked, built: _Built) -> dict[str, Any]:
             for each, plan in zip(built.image.platforms, found.plans, strict=True)
         ],
         "pushed": [pushed_json(each) for each in built.pushed],
+        **({"attached": built.attached} if built.attached else {}),
     }
 
 

@@ -17,7 +17,7 @@ from pesto_repro.audit.documents import document_digest
 from pesto_repro.audit.verify import travelling_lock
 from pesto_repro.cli.console import Console, human, show, show_json
 from pesto_repro.cli.locked import Request, find_lock, read
-from pesto_repro.cli.options import talking_command
+from pesto_repro.cli.options import is_project, talking_command
 from pesto_repro.cli.places import read_place
 from pesto_repro.cli.push import find
 from pesto_repro.cli.registries import Reach, reachable
@@ -84,11 +84,7 @@ def _reference(text: str) -> RemoteReference | None:
 
 
 def _is_image(text: str) -> bool:
-    return not (text.endswith(".toml") or _is_project(Path(text)) or _is_json(text))
-
-
-def _is_project(path: Path) -> bool:
-    return (path / "pesto" / "build").is_dir() or (path.name.startswith("build") and path.suffix == ".json")
+    return not (text.endswith(".toml") or is_project(Path(text)) or _is_json(text))
 
 
 def _is_json(text: str) -> bool:
@@ -100,7 +96,7 @@ def _side(text: str, registries: Reach) -> Side:
     path = Path(text)
     if text.endswith(".toml"):
         return _lock_side(text, _text(path), path)
-    if _is_project(path):
+    if is_project(path):
         where, lock = find_lock(read(Request(path)), Request(path))
         if lock is None:
             raise LockError(f"there is no lock at {where}", f"run `{Request(path).command('lock')}`")
@@ -122,12 +118,30 @@ def _text(path: Path) -> str:
 
 
 def _lock_side(name: str, text: str, where: Path, project: Path | None = None) -> Side:
-    """A lock, with those documents of the project beside it that are the ones it was made for."""
+    """A lock, with those documents of its project that are the ones it was made for."""
     lock = lock_text.loads(text, str(where))
-    project = project or next((each for each in where.absolute().parents if _is_project(each)), None)
+    project = project or _project_of(where.absolute(), lock.input.name)
     documents = _documents(project, lock) if project is not None else {}
     same = {key: each for key, each in documents.items() if lock.input.documents.get(key) == document_digest(each)}
     return Side(name, "lock", lock, same)
+
+
+def _project_of(lockfile: Path, name: str) -> Path | None:
+    """The project around *lockfile*, or that *name* near the pyproject.toml that may say where several keep theirs."""
+    for folder in lockfile.parents:
+        if is_project(folder):
+            return folder
+        if (folder / "pyproject.toml").is_file():
+            near = (each.parent for depth in ("*", "*/*") for each in sorted(folder.glob(f"{depth}/pesto")))
+            return next((each for each in near if _name_of(each) == name), None)
+    return None
+
+
+def _name_of(project: Path) -> str | None:
+    try:
+        return read_project(project).name
+    except PestoError:
+        return None
 
 
 def _documents(project: Path, lock: Lock) -> dict[str, Any]:

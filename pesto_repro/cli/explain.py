@@ -34,7 +34,7 @@ def explain(session: Session, step: str | None) -> int:
     pesto-repro explain hello-service
     pesto-repro explain hello-service numpy
     """
-    found = locked(session.request, session.console)
+    found = locked(session.request, session.console, session.store)
     shop = workshop(session, found, offline=True)
     told = [
         reasons.explain(plan, found.lock, session.store, lambda each: _is_there(each, shop)) for plan in found.plans

@@ -49,7 +49,7 @@ def export(
     """
     if vendor is not None and form == "apt":
         raise click.UsageError("--vendor is for wheels, and apt has none")
-    found = locked(session.request, session.console)
+    found = locked(session.request, session.console, session.store)
     part = choose(found.lock, platform)
     if vendor is not None:
         _vendor(part, workshop(session, found, offline=offline).fetch, session.store, vendor)

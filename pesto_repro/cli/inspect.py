@@ -15,10 +15,9 @@ from pesto_repro.cli.push import Found, find
 from pesto_repro.cli.registries import reachable
 from pesto_repro.errors import FetchError
 from pesto_repro.oci import Descriptor, Platform
+from pesto_repro.plan.make import LOCK_LABEL
 from pesto_repro.registry.content import Document
 from pesto_repro.registry.reference import RemoteReference
-
-LOCK_LABEL = "org.pesto-repro.lock"
 
 
 @click.command()

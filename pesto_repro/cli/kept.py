@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pesto_repro.build.base import Bases
-from pesto_repro.build.roots import LAYER, Root, remember_root
+from pesto_repro.build.roots import LAYER, UNIQUE, Root, remember_root
 from pesto_repro.cli.locked import Locked, Request, find_lock, read
 from pesto_repro.cli.options import Session
 from pesto_repro.cli.world import base_sources, world_of
@@ -38,6 +38,8 @@ def _root(request: Request, found: Locked, image: Image, output: str | None) -> 
     for pin in pinned_files(found.lock):
         if pin.digest not in layers:
             needs.setdefault(pin.kind, []).append(pin.digest)
+    built = [each for platform in found.lock.platforms for each in platform.built]
+    needs[UNIQUE] = [each.wheel.digest for each in built if each.source is not None and not each.source.reproducible]
     subjects = [step.key for plan in found.plans for step in plan.steps]
     subjects += [layer.diff_id for layer in layers.values()]
     subjects += [output_slot(Path(output))] if output is not None else []

@@ -8,9 +8,9 @@ import click
 
 from pesto_repro.build.resources import Local
 from pesto_repro.build.seen import Seen
-from pesto_repro.cli.benches import benches_of, require_folders
+from pesto_repro.cli.benches import benches_of
 from pesto_repro.cli.console import show, show_json
-from pesto_repro.cli.locked import Merge, find_lock, read, require_resources, require_rules
+from pesto_repro.cli.locked import Merge, find_lock, read, require_folders, require_resources, require_rules
 from pesto_repro.cli.options import Session, project_command
 from pesto_repro.cli.trust import require_trusted
 from pesto_repro.cli.world import base_sources, world_of

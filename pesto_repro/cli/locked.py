@@ -66,11 +66,12 @@ def find_lock(project: Project, request: Request) -> tuple[Path, str | None]:
         raise LockError(f"{path} cannot be read: {error}") from None
 
 
-def locked(request: Request, reporter: Reporter, store: Store | None = None) -> Locked:
+def locked(request: Request, reporter: Reporter, store: Store, *, remember: bool = True) -> Locked:
     """Everything that a build starts from. Raises LockError, DriftError, ProjectError.
 
-    *store* remembers what the project's files hold. Documents that are those of the lock were checked when it was
-    made; others are now, for what is wrong with them is said before what is not locked.
+    *store* remembers what the project's files hold; all are read again unless *remember*. Documents that are those of
+    the lock were checked when it was made; others are now, for what is wrong with them is said before what is not
+    locked.
     """
     project = read(request, checked=True)
     for warning in project.warnings:
@@ -89,7 +90,8 @@ def locked(request: Request, reporter: Reporter, store: Store | None = None) -> 
     if drift(lock.input, now):
         read(request, merge)
         require_no_drift(lock.input, now, mend)
-    return _planned(project, lock, mend, Seen(store, project.root))
+    require_folders(lock, project, store, mend)
+    return _planned(project, lock, mend, Seen(store if remember else None, project.root))
 
 
 def _planned(project: Project, lock: Lock, mend: str, seen: Seen) -> Locked:
@@ -123,3 +125,12 @@ def require_resources(lock: Lock, local: Local, mend: str) -> None:
             changed.append(f"requirements.{each.key}: {each.source} was {before}, is {after}")
     if changed:
         raise DriftError("\n  ".join(["resources are not what was locked:", *changed]), f"run `{mend}`")
+
+
+def require_folders(lock: Lock, project: Project, store: Store, mend: str) -> None:
+    """The folders that wheels of *lock* are built from are those that were locked. Raises DriftError."""
+    built = [each.source for platform in lock.platforms for each in platform.built]
+    if any(each is not None and each.kind == "directory" for each in built):
+        from pesto_repro.resolve.origins import require_directories  # imported late: most locks have none
+
+        require_directories(lock, project, store, mend)

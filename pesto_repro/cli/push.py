@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,20 +133,9 @@ def _attaching(
     """What attaches *names* to *found* where *targets* are: they are read now, before anything is pushed."""
     if not names:
         return lambda registries, reporter: []
-    from pesto_repro.cli.attach import attach_all, attached_json, attachments  # imported late: most push no more
+    from pesto_repro.cli.attach import attach_everywhere, attachments  # imported late: most push no more
 
-    wanted = attachments(names, profiles, found, tagged(targets[0]))
-    places = {(each.host, each.repository): each for each in targets}
-
-    def attach(registries: Registries, reporter: Reporter) -> list[dict[str, Any]]:
-        made = []
-        for place in places.values():
-            done = attach_all(registries.repository(place), found.image, wanted)
-            reporter.info(f"{place.host}/{place.repository}: {len(done)} attached")
-            made += [{"repository": f"{place.host}/{place.repository}"} | attached_json(*each) for each in done]
-        return made
-
-    return attach
+    return partial(attach_everywhere, found.image, attachments(names, profiles, found, tagged(targets[0])), targets)
 
 
 @dataclass(frozen=True, slots=True)

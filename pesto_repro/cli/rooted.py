@@ -10,40 +10,33 @@ from __future__ import annotations
 import json
 import platform
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import click
-
 from pesto_repro.build.base import Bases
-from pesto_repro.build.realise import Workshop, realise
+from pesto_repro.build.realise import Lost, Workshop, persist, realise
 from pesto_repro.cli.build import workshop
-from pesto_repro.cli.console import Console
-from pesto_repro.cli.locked import Locked, Request, locked
-from pesto_repro.cli.options import Session, talking_command
+from pesto_repro.cli.locked import Locked, locked
+from pesto_repro.cli.options import Session, Target
 from pesto_repro.cli.places import read_place
 from pesto_repro.cli.push import Found, find
 from pesto_repro.cli.registries import reachable
-from pesto_repro.cli.world import base_sources, store_at
+from pesto_repro.cli.trust import require_signed_with, trusted
+from pesto_repro.cli.world import base_sources
 from pesto_repro.digest import Digest
-from pesto_repro.errors import FetchError, PestoError, StoreError
+from pesto_repro.errors import FetchError, PestoError
 from pesto_repro.oci import Descriptor, Layer, Platform, PlatformImage, assemble, assemble_index
 from pesto_repro.plan import Plan
 from pesto_repro.project import Project
-from pesto_repro.registry.content import LostLayers, StoreContent
+from pesto_repro.registry.content import StoreContent
 from pesto_repro.registry.ports import Content
 from pesto_repro.registry.reference import RemoteReference
 from pesto_repro.sandbox.cell import Cell, image_cell, image_command
 from pesto_repro.sandbox.rootfs import Roots
-
-_TRIES = 3
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Names of CPUs: the kernel's -> Go's, which images use. Others have one name, or nobody knows it here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,62 +49,17 @@ class Rooted:
     project: Project | None = None
 
 
-_OPTIONS = [
-    click.argument("target", metavar="PROJECT|IMAGE"),
-    click.option(
-        "-p", "--profile", "--profiles", "profiles", multiple=True, metavar="PROFILE...", help="Profiles, in order."
-    ),
-    click.option("--lockfile", type=click.Path(path_type=Path), help="The lock's place, if not the usual one."),
-    click.option("--store", type=click.Path(path_type=Path), help="The store. [env: PESTO_REPRO_STORE]"),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the command line names: *text* as it was said; the session's request if it is a project."""
-
-    text: str
-    session: Session
-
-    @property
-    def is_project(self) -> bool:
-        """Whether it is a PESTO project, or one of its build.json files."""
-        path = self.session.request.path
-        return path.suffix == ".json" or (path / "pesto").is_dir()
-
-
-def target_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of commands on PROJECT|IMAGE; *function* gets a Target in their place."""
-
-    @wraps(function)
-    def on_target(
-        console: Console,
-        as_json: bool,
-        target: str,
-        profiles: tuple[str, ...],
-        lockfile: Path | None,
-        store: Path | None,
-        **rest: Any,
-    ) -> Any:
-        session = Session(Request(Path(target), profiles, lockfile), store_at(store), console, as_json)
-        return function(Target(target, session), **rest)
-
-    wrapper = talking_command(on_target)
-    for option in reversed(_OPTIONS):
-        wrapper = option(wrapper)
-    return wrapper
-
-
 @contextmanager
-def rooted(target: Target, *, offline: bool = False) -> Iterator[Rooted]:
+def rooted(target: Target, *, offline: bool = False, key: Path | None = None) -> Iterator[Rooted]:
     """What *target* names, ready to run; meanwhile nothing of it goes from the store. Raises PestoError.
+
+    With a *key* it is an image that is signed with it, or none of its layers is fetched.
 
     SIGTERM and SIGHUP end the program as Ctrl-C does: everything that was started is stopped first.
     """
     session = target.session
     with ExitStack() as stack:
         stack.enter_context(_stoppable())
-        stack.enter_context(session.store.in_use("trees"))
         roots = stack.enter_context(Roots(session.store, session.console))
         if target.is_project:
             found = _project(session, roots, offline=offline)
@@ -119,7 +67,10 @@ def rooted(target: Target, *, offline: bool = False) -> Iterator[Rooted]:
             place = read_place(target.text)
             host = place.host if isinstance(place, RemoteReference) else None
             with reachable(session.console, host) as registries:
-                found = _image(find(place, registries), target.text, roots)
+                image = find(place, registries)
+                if key is not None:
+                    require_signed_with(key, image)
+                found = _image(image, target.text, roots)
         session.store.release()
         yield found
 
@@ -129,7 +80,8 @@ def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGHUP)}
+    told = (each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN)  # nohup
+    before = {each: signal.signal(each, stop) for each in told}
     try:
         yield
     finally:
@@ -139,15 +91,15 @@ def _stoppable() -> Iterator[None]:
 
 def here() -> Platform:
     """The platform of this machine."""
-    machine = platform.machine()
-    return Platform("linux", _MACHINES.get(machine, machine))
+    return Platform.of_machine(platform.machine())
 
 
 def _project(session: Session, roots: Roots, *, offline: bool) -> Rooted:
-    found = locked(session.request, session.console)
+    found = locked(session.request, session.console, session.store)
     plan = _plan_here(found)
     shop = workshop(session, found, offline=offline)
     with base_sources(found.project, session.console, offline=offline) as sources:
+        sources = trusted(sources, found.project, found.lock)
         bases = Bases(found.lock, session.store, sources, session.console)
         root, image = _unpacked(plan, shop, bases, roots)
     config = json.loads(image.config)
@@ -157,15 +109,13 @@ def _project(session: Session, roots: Roots, *, offline: bool) -> Rooted:
 
 def _unpacked(plan: Plan, shop: Workshop, bases: Bases, roots: Roots) -> tuple[Path, PlatformImage]:
     """The root of *plan*'s image; layers that turn out to be lost or broken are brought or made again."""
-    lost = frozenset[Digest]()
-    for _ in range(_TRIES):
+
+    def attempt(lost: Lost) -> tuple[Path, PlatformImage]:
         made = realise(plan.steps, shop, lost)
         image = assemble(plan.recipe, [made[step.key].layer for step in plan.steps], bases.image(plan.base))
-        try:
-            return roots.root(image.layers, StoreContent.of(assemble_index([image]), shop.store, bases)), image
-        except LostLayers as error:
-            lost = bases.bring(error.digests)
-    raise StoreError(f"the store at {shop.store.root} loses layers as fast as they are made", "check its disk")
+        return roots.root(image.layers, StoreContent.of(assemble_index([image]), shop.store, bases)), image
+
+    return persist(attempt, bases.bring, shop.store)
 
 
 def _plan_here(found: Locked) -> Plan:

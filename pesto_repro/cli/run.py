@@ -15,7 +15,8 @@ from typing import IO, Any
 import click
 
 from pesto_repro.cli.console import Console, show, show_json
-from pesto_repro.cli.rooted import Rooted, Target, rooted, target_command
+from pesto_repro.cli.options import Target, target_command
+from pesto_repro.cli.rooted import Rooted, rooted
 from pesto_repro.errors import EXIT_FAILURE, PestoError
 from pesto_repro.sandbox.cell import Cell, Mount, start
 from pesto_repro.sandbox.forward import Forwarder
@@ -43,6 +44,7 @@ _TAIL = 20
 @click.option("--start-timeout", type=float, default=START_TIMEOUT, show_default=True, help="Seconds to be healthy in.")
 @click.option("--timeout", type=float, help="Seconds for an answer of --process; default: as long as it takes.")
 @click.option("--offline", is_flag=True, help="Build a project without the network.")
+@click.option("--key", type=click.Path(path_type=Path), help="The public key that must have signed a registry's image.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
     target: Target,
@@ -57,6 +59,7 @@ def run(
     start_timeout: float,
     timeout: float | None,
     offline: bool,
+    key: Path | None,
     command: tuple[str, ...],
 ) -> int:
     """Run the service of an image, or of a project built from its lock, without Docker and without root.
@@ -65,6 +68,7 @@ def run(
     pesto-repro run hello-service                      until Ctrl-C; prints its address
     pesto-repro run dist/hello-service-1.0.0.oci.tar --port 9000
     pesto-repro run registry.example/team/hello-service:1.0.0 --process payload.json -o answer.json
+    pesto-repro run registry.example/team/hello-service:1.0.0 --key team.pub
     pesto-repro run hello-service -- python3 -V        another command; its exit code
     """
     if command and payload is not None:
@@ -73,11 +77,16 @@ def run(
         raise PestoError(
             f"{target.text} is an image: its profiles were chosen when it was built", "leave -p out, or name a project"
         )
+    if key is not None and target.is_project:
+        raise PestoError(
+            f"--key is for a registry's image, and {target.text} is a project",
+            "leave it out; `[trust] base-key` of image.toml demands a signature of the base image",
+        )
     request = _payload(payload) if payload is not None else None
     extra = tuple(map(_mount, mounts))
     settings = dict(map(_variable, variables))
     console = target.session.console
-    with rooted(target, offline=offline) as found:
+    with rooted(target, offline=offline, key=key) as found:
         cell = replace(
             found.cell, env={**found.cell.env, **settings}, mounts=(*found.cell.mounts, *extra), network=network
         )
@@ -109,7 +118,7 @@ def service_log(console: Console) -> Iterator[IO[bytes]]:
 
 def show_tail(log: IO[bytes], console: Console) -> None:
     """The last lines of *log*, on stderr."""
-    if not log.seekable():
+    if not log.readable():  # stderr: they were shown already
         return
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()[-_TAIL:]
@@ -167,10 +176,10 @@ def _serve(found: Rooted, where: tuple[str, int], target: Target, *, tls: bool, 
                     else:
                         show(url)
                     code = service.running.wait()
+                raise ServiceError(f"the service ended with exit code {code}", "see its log")
             except ServiceError:
                 show_tail(quiet, console)
                 raise
-    raise ServiceError(f"the service ended with exit code {code}", "see its log")
 
 
 @contextmanager

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
+from pesto_repro.audit.compare import read_config
 from pesto_repro.audit.contents import contents, require_lock
 from pesto_repro.audit.provenance import statement, subjects
-from pesto_repro.audit.scan import manifests, read_config
+from pesto_repro.audit.scan import manifests
 from pesto_repro.cli.builder import builder_of, commit_of
 from pesto_repro.cli.console import human, show, show_json
-from pesto_repro.cli.examined import Examined, examine, examined_command
-from pesto_repro.cli.options import Session
+from pesto_repro.cli.examined import Examined, examine
+from pesto_repro.cli.options import Session, Target, target_command
 from pesto_repro.errors import LockError
 from pesto_repro.sinks import write_text
 
@@ -35,11 +36,12 @@ class _Moment(click.ParamType[str]):
 
 
 @click.command()
-@examined_command
+@target_command
+@click.option("--offline", is_flag=True, help="Make a project's layers without the network.")
 @click.option("--format", "form", type=click.Choice(["cyclonedx", "spdx"]), default="cyclonedx", show_default=True)
 @click.option("--platform", metavar="OS/ARCH", help="For which one, if the image is for several.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: stdout.")
-def sbom(session: Session, target: str, offline: bool, form: str, platform: str | None, output: Path | None) -> int:
+def sbom(target: Target, offline: bool, form: str, platform: str | None, output: Path | None) -> int:
     """Write the bill of materials of an image, or of the image that PROJECT's lock gives: CycloneDX 1.6 or SPDX 2.3.
 
     It says what the image's layers hold. What the lock adds (wheels, sources) is there if the lock is: PROJECT's, the
@@ -52,25 +54,24 @@ def sbom(session: Session, target: str, offline: bool, form: str, platform: str 
 
     def written(found: Examined) -> bytes:
         if found.lock is None:
-            session.console.warn(
+            target.session.console.warn(
                 f"{found.name} comes without its lock: where its packages came from is not said",
                 "name the lock with --lockfile",
             )
         return _bill(found, platform, form)
 
-    data = examine(target, session, written, offline=offline)
-    return _deliver(session, data, output)
+    return _deliver(target.session, examine(target, written, offline=offline), output)
 
 
 @click.command()
-@examined_command
+@target_command
+@click.option("--offline", is_flag=True, help="Make a project's layers without the network.")
 @click.option("--builder-id", metavar="URI", help="Who built. [env: PESTO_REPRO_BUILDER_ID]")
 @click.option("--started-on", type=_Moment(), help="When the build began; by default nothing is said.")
 @click.option("--finished-on", type=_Moment(), help="When it ended.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: stdout.")
 def provenance(
-    session: Session,
-    target: str,
+    target: Target,
     offline: bool,
     builder_id: str | None,
     started_on: str | None,
@@ -96,7 +97,7 @@ def provenance(
         commit = commit_of(found.project) if found.project is not None else None
         return statement(subjects(found.image, found.name), found.lock, builder, commit)
 
-    return _deliver(session, examine(target, session, written, offline=offline), output)
+    return _deliver(target.session, examine(target, written, offline=offline), output)
 
 
 def _bill(found: Examined, platform: str | None, form: str) -> bytes:

@@ -216,7 +216,7 @@ def _kinds(found: Contents) -> Mapping[str, tuple[int, int]]:
         counts[kind] += 1
         sizes[kind] += item.size
     counts["records"], sizes["records"] = len(found.records), sum(each.size for each in found.records)
-    order = [*plural.values(), "other", "partials", "trees", "roots", "records"]
+    order = [*plural.values(), "other", "partials", "spares", "trees", "roots", "records"]
     return {kind: (counts[kind], sizes[kind]) for kind in order}
 
 

@@ -15,7 +15,8 @@ import click
 
 from pesto_repro.cli.console import show, show_json
 from pesto_repro.cli.locked import read
-from pesto_repro.cli.rooted import Rooted, Target, rooted, target_command
+from pesto_repro.cli.options import Target, target_command
+from pesto_repro.cli.rooted import Rooted, rooted
 from pesto_repro.cli.run import START_TIMEOUT, service_log, show_tail
 from pesto_repro.errors import EXIT_FAILURE, PestoError
 from pesto_repro.project import read_project
@@ -77,9 +78,13 @@ def test(
     how = _How(tls, start_timeout, timeout, offline)
     url = os.environ.get(REMOTE)
     name, results = _remote(url, suite, target, how) if url else _local(suite, target, how)
-    pairs = report.write_pictures(results, output or Path("dist", f"{_filename(name)}.test"))
+    pictures = output or Path("dist", f"{_filename(name)}.test")
+    with _writing(pictures):
+        pairs = report.write_pictures(results, pictures)
     if junit is not None:
-        _write(junit, report.junit(results, pairs, name))
+        with _writing(junit):
+            junit.parent.mkdir(parents=True, exist_ok=True)
+            junit.write_bytes(report.junit(results, pairs, name))
     if target.session.json:
         show_json({"service": name, **report.document(results, pairs)})
     else:
@@ -155,10 +160,10 @@ def _changed(path: Path, profiles: Sequence[str]) -> Mapping[str, Any]:
     return {key: value for key, value in after.items() if key not in before or before[key] != value}
 
 
-def _write(path: Path, data: bytes) -> None:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        yield
     except OSError as error:
         raise PestoError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -1,14 +1,33 @@
-"""``[trust]`` of image.toml: a base image that is not signed with the project's key is not used."""
+"""``[trust]`` of image.toml and ``--key``: what is not signed with the key that is demanded is not used."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pesto_repro.build.base import RemoteSource, Source, Sources
 from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError
-from pesto_repro.lock.model import BaseImage, Lock
+from pesto_repro.lock.model import BaseImage, Lock, PlatformLock
 from pesto_repro.project import Project, layout_path
+from pesto_repro.registry.content import RemoteContent
+
+if TYPE_CHECKING:
+    from pesto_repro.cli.push import Found
+    from pesto_repro.registry.cosign import Claim
+
+
+def require_signed_with(path: Path, found: Found) -> tuple[Claim, ...]:
+    """What says that *found* is signed with the key at *path*. Raises PestoError if nothing does."""
+    if not isinstance(found.content, RemoteContent):
+        raise PestoError("only a registry's image has signatures", "push it, or leave --key out")
+    from pesto_repro.cli.sign import read_key  # imported late: most images are asked for no signature
+    from pesto_repro.registry.cosign import require_signed
+
+    key = read_key(path)
+    return require_signed(found.content.repository, str(found.reference), found.root.digest, key, str(path))
 
 
 def require_trusted(project: Project, lock: Lock, sources: Sources, *, offline: bool = False) -> None:
@@ -18,16 +37,21 @@ def require_trusted(project: Project, lock: Lock, sources: Sources, *, offline: 
     """
     if project.settings.trust.base_key is None:
         return
-    for original, base in _bases(lock).items():
+    for original, base in _bases(lock.platforms).items():
         if layout_path(original) is not None or not offline:
             _require(project, base, sources(original))
 
 
 def trusted(sources: Sources, project: Project, lock: Lock) -> Sources:
     """*sources*, of which nothing is fetched before its signature was looked at, where the project demands it."""
+    return trusted_for(lock.platforms, sources, project)
+
+
+def trusted_for(platforms: Iterable[PlatformLock], sources: Sources, project: Project) -> Sources:
+    """The same for *platforms*, of which there need be no lock yet."""
     if project.settings.trust.base_key is None:
         return sources
-    bases = _bases(lock)
+    bases = _bases(platforms)
 
     @cache
     def source(original: str) -> Source:
@@ -38,9 +62,9 @@ def trusted(sources: Sources, project: Project, lock: Lock) -> Sources:
     return source
 
 
-def _bases(lock: Lock) -> dict[str, BaseImage]:
+def _bases(platforms: Iterable[PlatformLock]) -> dict[str, BaseImage]:
     """Each base once, by its name: the platforms of an index have one signature."""
-    return {each.base.original: each.base for each in lock.platforms if each.base is not None}
+    return {each.base.original: each.base for each in platforms if each.base is not None}
 
 
 def _require(project: Project, base: BaseImage, source: Source) -> None:

@@ -35,6 +35,9 @@ from pesto_repro.sinks import copy_archive, copy_layout
 def vendor(session: Session, output: str, offline: bool) -> int:
     """Write everything that a build of PROJECT needs, but the project itself, as one bundle.
 
+    A wheel that was built from source is in it as it was built, with what it was built of and with; of a repository or
+    a folder of the project there is the wheel alone. So nothing is built from source where the bundle is used.
+
     \b
     pesto-repro vendor hello-service -o hello-service.bundle.tar
     pesto-repro build hello-service --from hello-service.bundle.tar --offline
@@ -43,7 +46,7 @@ def vendor(session: Session, output: str, offline: bool) -> int:
     place = read_place(output)
     if isinstance(place, RemoteReference):
         raise PestoError(f"{output} is neither an archive nor a layout", "say -o FILE.tar or -o oci:DIR; then push it")
-    found = locked(session.request, session.console)
+    found = locked(session.request, session.console, session.store)
     _bring_all(found, session, offline=offline)
     bundle = bundle_of(found.lock)
     _write(bundle, place, session)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pesto_repro.audit.compare import Held
-from pesto_repro.audit.verify import Finding, Lending, findings, fresh_store, travelling_lock
+from pesto_repro.audit.verify import Finding, Lending, findings, travelling_lock
 from pesto_repro.build.base import Bases
 from pesto_repro.build.realise import owners, realise
 from pesto_repro.cli.build import assembled, workshop
@@ -22,12 +22,13 @@ from pesto_repro.cli.options import Session, talking_command
 from pesto_repro.cli.places import Place, read_place
 from pesto_repro.cli.push import Found, find
 from pesto_repro.cli.registries import reachable
+from pesto_repro.cli.trust import require_signed_with, trusted
 from pesto_repro.cli.world import base_sources, store_at
 from pesto_repro.digest import Digest
-from pesto_repro.errors import EXIT_FAILURE, PestoError
-from pesto_repro.registry.content import RemoteContent, StoreContent, documents
+from pesto_repro.errors import EXIT_FAILURE
+from pesto_repro.registry.content import StoreContent, documents
 from pesto_repro.registry.reference import RemoteReference
-from pesto_repro.validate import validate, validate_content
+from pesto_repro.validate import other_readings, validate, validate_content
 
 SHOWN = 20
 """How many files of one layer are named to people; ``--json`` names all."""
@@ -73,12 +74,12 @@ def verify(
         found = find(place, registries)
         result["digest"] = str(found.root.digest)
         if key is not None:
-            result["signed"] = _signatures(found, key)
+            result["signed"] = [each.form for each in require_signed_with(key, found)]
         if project is None:
             result |= _form(place, found, console)
         else:
             session = Session(Request(project, profiles, lockfile), store_at(store), console, as_json)
-            said, differences = _rebuilt(session, found, offline, jobs)
+            said, differences = _rebuilt(session, place, found, offline, jobs)
             result |= said
     if as_json:
         show_json(result)
@@ -86,18 +87,6 @@ def verify(
         for line in (*_lines(result), *_told(differences)):
             show(line)
     return 0 if result.get("identical", True) else EXIT_FAILURE
-
-
-def _signatures(found: Found, path: Path) -> list[str]:
-    """The forms in which *found* is signed with the key at *path*. Raises PestoError if it is in none."""
-    if not isinstance(found.content, RemoteContent):
-        raise PestoError("only a registry's image has signatures", "push it, or leave --key out")
-    from pesto_repro.cli.sign import read_key  # imported late: most images are asked for no signature
-    from pesto_repro.registry.cosign import require_signed
-
-    key = read_key(path)
-    claims = require_signed(found.content.repository, str(found.reference), found.root.digest, key, str(path))
-    return [each.form for each in claims]
 
 
 # -- the form ----------------------------------------------------------------------------------------------------
@@ -118,21 +107,23 @@ def _form(place: Place, found: Found, console: Console) -> dict[str, Any]:
 # -- the rebuild -------------------------------------------------------------------------------------------------
 
 
-def _rebuilt(session: Session, found: Found, offline: bool, jobs: int | None) -> tuple[dict[str, Any], list[Finding]]:
+def _rebuilt(
+    session: Session, place: Place, found: Found, offline: bool, jobs: int | None
+) -> tuple[dict[str, Any], list[Finding]]:
     """Make it again, and compare."""
-    project = locked(session.request, session.console)
+    project = locked(session.request, session.console, session.store, remember=False)
     _tell_of_another_lock(found, project, session.console)
     with (
-        fresh_store(session.store) as fresh,
+        session.store.fresh() as fresh,
         base_sources(project.project, session.console, offline=offline) as sources,
     ):
         usual = workshop(session, project, offline=offline, jobs=jobs)
         lending = Lending(session.store, fresh, usual.fetch)
         shop = replace(usual, store=fresh, fetch=lending)
         made = realise([step for plan in project.plans for step in plan.steps], shop)
-        bases = Bases(project.lock, session.store, sources, session.console)
+        bases = Bases(project.lock, session.store, trusted(sources, project.project, project.lock), session.console)
         image = assembled(project, made, bases)
-        content = StoreContent.of(image, fresh, bases)
+        content = StoreContent.of(image, fresh, StoreContent.of(image, session.store, bases))
         steps = {each.layer.diff_id: each.step for each in made.values()}
 
         def brought(diff_id: Digest) -> dict[str, str]:
@@ -140,7 +131,7 @@ def _rebuilt(session: Session, found: Found, offline: bool, jobs: int | None) ->
 
         twin = Held(content, documents(content, image.descriptor))
         with session.console.activity("compare", str(found.name or found.root.digest)):
-            differences = list(findings(Held(found.content, found.image), twin, brought))
+            differences = [*_ambiguous(place), *findings(Held(found.content, found.image), twin, brought)]
     session.console.info(
         f"{len(made)} layers made anew; {len(lending.lent)} pinned inputs lent by the store at {session.store.root},"
         f" {len(lending.fetched)} downloaded"
@@ -154,6 +145,12 @@ def _rebuilt(session: Session, found: Found, offline: bool, jobs: int | None) ->
         "differences": [_json(each) for each in differences],
     }
     return said, differences
+
+
+def _ambiguous(place: Place) -> Iterator[Finding]:
+    """An archive that others may read as another image is not what was rebuilt, whatever its index.json says."""
+    if not isinstance(place, RemoteReference):
+        yield from (Finding("archive", "is ambiguous", each, "") for each in other_readings(place.path))
 
 
 def _tell_of_another_lock(found: Found, project: Locked, console: Console) -> None:

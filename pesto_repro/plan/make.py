@@ -26,6 +26,10 @@ VENV = "opt/venv"
 RUNTIME = "processing-factory"
 PORT = 8080
 LOCK_PLACE = "etc/pesto/lock.toml"
+LOCK_LABEL = "org.pesto-repro.lock"
+"""The label, or annotation, that says by which lock something was made."""
+LOCK_TYPE = "application/vnd.pesto-repro.lock.v1+toml"
+"""The media type of a lock."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HEALTH = f"""\
 import ssl, urllib.request
@@ -231,6 +235,6 @@ def _labels(lock: Lock, project: Project) -> dict[str, str]:
         "org.opencontainers.image.title": str(description["title"]),
         "org.opencontainers.image.version": str(description["version"]),
         "org.opencontainers.image.description": str(description["description"]),
-        "org.pesto-repro.lock": lock.content_hash,
+        LOCK_LABEL: lock.content_hash,
         **lock.input.labels,
     }

@@ -34,7 +34,7 @@ from pesto_repro.lock.model import (
     Interpreter,
     canonicalize_name,
 )
-from pesto_repro.oci import MEDIA_TYPES, Descriptor, Layer, Platform
+from pesto_repro.oci import CPUS, MEDIA_TYPES, Descriptor, Layer, Platform
 from pesto_repro.plan.make import DEFAULT_PATH, VENV
 from pesto_repro.progress import Reporter
 from pesto_repro.registry.content import INDICES, Document, read_document
@@ -51,7 +51,6 @@ _SUITE = re.compile(r"\bdebian\.sh\b.*'(bookworm|trixie)'")
 _SUITES = {"bookworm": "glibc 2.36", "trixie": "glibc 2.41"}
 _MERGED = {"amd64": ("bin", "lib", "lib64", "sbin"), "arm64": ("bin", "lib", "sbin")}
 _COMPRESSION = {media_type: name for name, media_type in MEDIA_TYPES.items()}
-_TUPLES = {"amd64": "x86_64", "arm64": "aarch64"}
 _DIST_INFO = re.compile(r"([^/]+)-([^/-]+)\.dist-info/METADATA")
 _EGG_INFO = re.compile(r"([^/]+?)-([^/-]+)(?:-py3(?:\.\d+)?)?\.egg-info(?:/PKG-INFO)?")
 
@@ -294,12 +293,12 @@ def _version(root: Root, executable: str, minor: str) -> str:
 
 
 def _multiarch() -> Iterator[str]:
-    return (f"lib/{name}-linux-gnu" for name in _TUPLES.values())
+    return (f"lib/{name}-linux-gnu" for name in CPUS.values())
 
 
 def _libc(asked: Asked, root: Root, loader: str) -> str:
     """``glibc 2.36`` or ``musl 1.2``; *loader* is what the interpreter names, if it was seen."""
-    machine = _TUPLES[asked.platform.architecture]
+    machine = CPUS[asked.platform.architecture]
     musl = root.find(loader if "musl" in loader else f"lib/ld-musl-{machine}.so.1")
     folders = ("lib", "lib64", "usr/lib", "usr/lib64")
     places = [join(folder, middle) for folder in folders for middle in (f"{machine}-linux-gnu", "")]

@@ -6,12 +6,8 @@ What is new is built twice, in the sealed room of the platform that it is for.
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
-import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.message import Message
 
 from packaging.requirements import Requirement
 
@@ -208,8 +204,11 @@ class Builder:
 
     def metadata(self, package: PythonPackage) -> Metadata:
         """What the wheel of *package* says of itself. Raises ResolveError if it requires an address."""
+        from pesto_repro.source.wheel import read_metadata  # imported late: most locks have no sources
+
         self.bring(package)
-        message = _message(package, self.origins)
+        with self.origins.world.fetcher.store.open(package.wheel.digest) as stream:
+            message = read_metadata(package.wheel.name, stream)
         requires = tuple(str(each) for each in message.get_all("Requires-Dist", []))
         for text in requires:
             # uv would have to build what is required by address to know what that requires
@@ -232,10 +231,3 @@ def _draft(requires: tuple[PythonPackage, ...]) -> PythonPackage:
     """A package of which nothing is known but what it is built with."""
     source = Source(kind="directory", name="", sha256=_NOTHING.sha256, size=0, requires=requires)
     return PythonPackage(name="", version="", wheel=_NOTHING, source=source)
-
-
-def _message(package: PythonPackage, origins: Origins) -> Message:
-    with origins.world.fetcher.store.open(package.wheel.digest) as stream, zipfile.ZipFile(stream) as archive:
-        path = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
-        text = archive.read(path).decode(errors="replace")
-    return email.parser.HeaderParser(policy=email.policy.compat32).parsestr(text)

@@ -554,6 +554,8 @@ def _as_pinned(chosen: _Chosen, request: Request, reporter: Reporter) -> _Offer:
         return offer
     if offer.sha256 in (None, pinned.sha256):
         return replace(offer, sha256=pinned.sha256, size=pinned.size)
+    if kept is not None and kept.source is not None and not chosen.is_sdist:
+        return offer  # nobody replaced what was built here, of a folder or a branch that went on
     reporter.warn(
         f"{offer.filename} is not the file that was pinned: sha256:{pinned.sha256}, now sha256:{offer.sha256}",
         "find out who replaced it before you trust the new pin",

@@ -38,6 +38,7 @@ from pesto_repro.sandbox.users import find_user
 MAX_OUTPUT = 16 << 20
 """Bytes of each output that :func:`run` keeps: the last ones."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TYPES: Mapping[str, type[Any]] = {"User": str, "WorkingDir": str, "Env": list, "Entrypoint": list, "Cmd": list}
 _ENTER = (
     "import sys; sys.path.append(sys.argv[1]); from pesto_repro.sandbox.enter import main;main(*map(int, sys.argv[2:]))"
 )
@@ -181,7 +182,10 @@ def start(
 ) -> Running:
     """Run *command* in *cell*; *stdin* is /dev/null unless given. Raises PestoError if that is not possible."""
     engine = engine or choose()
-    spec = _description(cell, command, engine)
+    try:
+        spec = _description(cell, command, engine)
+    except OSError as error:  # of its paths: links that go in circles, names that are too long
+        raise PestoError(f"{error.filename} of the image cannot be used: {error.strerror}") from None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, tempfile.TemporaryFile() as file:
         file.write(json.dumps(spec).encode())
@@ -224,10 +228,14 @@ def run(
         running = start(cell, command, stdin=given if input else None, stdout=pipe, stderr=pipe, engine=engine)
     with running:
         outputs = [_Tail(stream) for stream in (running.stdout, running.stderr) if stream]
-        code = running.wait(timeout)
-        if code is None:
-            raise PestoError(f"{command[0]} did not end within {timeout:g} seconds")
-        return Completed(code, *(each.bytes() for each in outputs))
+        try:
+            code = running.wait(timeout)
+        finally:
+            running.stop(0)
+            said = [each.bytes() for each in outputs]
+    if code is None:
+        raise PestoError(f"{command[0]} did not end within {timeout:g} seconds")
+    return Completed(code, *said)
 
 
 def image_cell(config: Mapping[str, Any], root: Path, **changes: Any) -> Cell:
@@ -235,8 +243,8 @@ def image_cell(config: Mapping[str, Any], root: Path, **changes: Any) -> Cell:
 
     PATH and HOME are set where the image says nothing, as engines do.
     """
-    said = config.get("config") or {}
-    stated = dict(each.partition("=")[::2] for each in said.get("Env") or ())
+    said = _said(config)
+    stated = dict(each.partition("=")[::2] for each in said.get("Env") or () if not each.startswith("="))
     user = said.get("User") or "0:0"
     env = {"PATH": DEFAULT_PATH, "HOME": find_user(root, user).home} | stated
     return replace(Cell(root, env, user, said.get("WorkingDir") or "/"), **changes)
@@ -244,8 +252,21 @@ def image_cell(config: Mapping[str, Any], root: Path, **changes: Any) -> Cell:
 
 def image_command(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Entrypoint and Cmd of an image's config document."""
-    said = config.get("config") or {}
+    said = _said(config)
     return (*(said.get("Entrypoint") or ()), *(said.get("Cmd") or ()))
+
+
+def _said(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How *config* says that its image is run. Raises PestoError for what config.md does not allow."""
+    said = config.get("config") or {}
+    if not isinstance(said, Mapping):
+        raise PestoError("the image's config is broken: config is no object")
+    for name, kind in _TYPES.items():
+        value = said.get(name)
+        if value is not None and not (isinstance(value, kind) and all(isinstance(each, str) for each in value)):
+            what = "text" if kind is str else "list of texts"
+            raise PestoError(f"the image's config is broken: {name} is no {what}")
+    return said
 
 
 class _Tail:
@@ -273,29 +294,28 @@ def _description(cell: Cell, command: Sequence[str], engine: Engine) -> dict[str
     """What enter.py is told."""
     if not cell.root.is_dir():
         raise PestoError(f"there is no root file system at {cell.root}")
+    _require_whole(command, cell)
     cell = replace(cell, root=Path(os.path.realpath(cell.root)))
     user = find_user(cell.root, cell.user)
     operations = layout(cell)
     arguments = [_program(cell, command[0]), *command[1:]]
     _require_folder(cell)
-    spec: dict[str, Any] = {
-        "bwrap": "",
-        "network": cell.network,
-        "env": {**cell.env, "PWD": cell.cwd},
-        "command": arguments,
-    }
+    env = {**cell.env, "PWD": cell.cwd}
+    spec: dict[str, Any] = {"bwrap": "", "network": cell.network, "command": arguments}
     if engine is Engine.NAMESPACES:
-        return spec | {
-            "uid": user.uid,
-            "gid": user.gid,
-            "operations": operations,
-            "cwd": cell.cwd,
-        }
+        return spec | {"uid": user.uid, "gid": user.gid, "operations": operations, "cwd": cell.cwd, "env": env}
     found = bwrap()
     if found is None:
         raise PestoError("bwrap is not installed or does not work", "apt install bubblewrap")
-    options = bwrap_arguments(operations, (user.uid, user.gid), cell.network, cell.cwd)
+    options = bwrap_arguments(operations, (user.uid, user.gid), cell.network, cell.cwd, env)
     return spec | {"bwrap": found[0], "arguments": options}
+
+
+def _require_whole(command: Sequence[str], cell: Cell) -> None:
+    """For the kernel a text ends at a NUL; for bwrap what follows it would be the next option."""
+    targets = (mount.target for mount in cell.mounts)
+    if any("\0" in each for each in (*command, cell.cwd, *cell.env, *cell.env.values(), *targets)):
+        raise PestoError("a command, its folder, its environment and its mounts cannot have a NUL character")
 
 
 def _program(cell: Cell, name: str) -> str:

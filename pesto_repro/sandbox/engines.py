@@ -8,7 +8,7 @@ import functools
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pesto_repro.errors import PestoError
@@ -63,10 +63,13 @@ _NAMESPACES = (
 )
 
 
-def bwrap_arguments(operations: Sequence[Operation], user: tuple[int, int], network: bool, cwd: str) -> list[str]:
-    """What bwrap is told, besides the command."""
+def bwrap_arguments(
+    operations: Sequence[Operation], user: tuple[int, int], network: bool, cwd: str, env: Mapping[str, str]
+) -> list[str]:
+    """What bwrap is told, besides the command. *env* is never its own: LD_PRELOAD of an image would run on the host."""
     found = [*(bwrap() or ("",))[1:], *_NAMESPACES[:-4], "--uid", str(user[0]), "--gid", str(user[1])]
     found += [] if network else ["--unshare-net"]
+    found += [word for pair in env.items() for word in ("--setenv", *pair)]
     for operation in operations:
         found += _arguments(operation)
     return [*found, "--remount-ro", "/", "--chdir", cwd]

@@ -51,6 +51,7 @@ def main(control_number: int, description: int) -> NoReturn:
         os.umask(0o022)
         kernel.leave_keyring()
         kernel.adopt_orphans()
+        _die_first()
         with _wake_up() as wake:
             start = _bwrap if spec["bwrap"] else _namespaces
             code = start(spec, control, wake)
@@ -123,6 +124,12 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
+def _die_first() -> None:
+    """Memory has no bound of its own here: where there is no more, the kernel shall take it from us and ours."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _let_go() -> None:
     """Keep no end of the command's pipes open: whoever reads them learns that it closed them."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -146,7 +153,7 @@ def _bwrap(spec: dict[str, Any], control: socket.socket, wake: int) -> int:
     options = _memory(b"".join(os.fsencode(word) + b"\0" for word in spec["arguments"]))
     passed = {"--json-status-fd": status_end, "--block-fd": gate, "--args": options}
     words = [word for name, number in passed.items() for word in (name, str(number))]
-    child = _spawn([spec["bwrap"], *words, "--", *spec["command"]], spec["env"], (status_end, gate, options))
+    child = _spawn([spec["bwrap"], *words, "--", *spec["command"]], (status_end, gate, options))
     for number in passed.values():
         os.close(number)
     _let_go()
@@ -176,8 +183,8 @@ def _memory(data: bytes) -> int:
     return number
 
 
-def _spawn(command: list[str], env: dict[str, str], kept: tuple[int, ...]) -> int:
-    """Start *command* with the descriptors *kept*; it dies with us."""
+def _spawn(command: list[str], kept: tuple[int, ...]) -> int:
+    """Start *command* with the descriptors *kept* and no environment; it dies with us."""
     parent = os.getpid()
     child = os.fork()
     if child:
@@ -191,7 +198,7 @@ def _spawn(command: list[str], env: dict[str, str], kept: tuple[int, ...]) -> in
             os.set_inheritable(descriptor, True)
         kernel.die_with_parent()
         if os.getppid() == parent:
-            os.execve(command[0], command, env)
+            os.execve(command[0], command, {})
     finally:
         os._exit(_FAILED)
 

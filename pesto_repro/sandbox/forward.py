@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import threading
+import time
 from types import TracebackType
 
 from pesto_repro.errors import PestoError
@@ -14,6 +15,7 @@ from pesto_repro.sandbox.cell import Running
 
 _PIECE = 1 << 16
 _BACKLOG = 128
+_PAUSE = 0.1
 
 
 class Forwarder:
@@ -62,6 +64,7 @@ class Forwarder:
             except OSError as error:
                 if self._ended or error.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.ENOMEM):
                     return
+                time.sleep(_PAUSE)  # until some connections have ended
                 continue
             thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
             self._threads = [*(each for each in self._threads if each.is_alive()), thread]

@@ -17,6 +17,8 @@ from pesto_repro.sandbox.unpack import Entry
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+MAX_DEPTH = 256
+"""Folders that may lie in one another: whoever writes or removes a root goes down one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def merge(layers: Iterable[tuple[Path, Sequence[Entry]]]) -> Directory:
 def find(root: Directory, path: str, *, make: bool = False) -> Node | None:
     """What *path* leads to, every link followed inside *root*; None if it leads to nothing and may not *make* it.
 
-    Raises BuildError if a part of it is no directory, or links go in circles.
+    Raises BuildError if a part of it is no directory, lies too deep, or links go in circles.
     """
     trail: list[Directory] = [root]
     here: Node = root
@@ -93,6 +95,8 @@ def find(root: Directory, path: str, *, make: bool = False) -> Node | None:
         here = child
         if isinstance(here, Directory):
             trail.append(here)
+        if len(trail) > MAX_DEPTH:
+            raise BuildError(f"/{path[:MAX_DEPTH]} lies deeper than {MAX_DEPTH} folders")
     return here
 
 

@@ -4,14 +4,15 @@
 
     <store>/trees/<diff_id hex>/            a layer's files, and entries.json: what is where (:mod:`.unpack`)
     <store>/roots/<digest of diff_ids>/     a whole root: hard links to the files of the trees
-    <store>/sandbox.lock                    held, shared, by whoever unpacks or uses them (flock)
 
-Both are derived data and may be deleted by whoever holds ``sandbox.lock`` exclusively. Each is made as a sibling whose
-name begins with a dot and which is locked itself (flock of the folder) while it is made, then renamed: it is there
-whole or not at all, two processes at once harm nothing, and what a killed one left is removed by the next. Nobody
-writes to them afterwards. A tree is verified while it is made: nothing of a layer with a wrong diff_id is kept.
+Both are derived data and may be deleted while nobody holds ``Store.in_use("trees")``, as whoever unpacks or uses them
+does. Each is made as a sibling whose name begins with a dot and which is locked itself (flock of the folder) while it
+is made, then renamed: it is there whole or not at all, two processes at once harm nothing, and what a killed one left
+is removed by the next. Nobody writes to them afterwards. A tree is verified while it is made: nothing of a layer with a
+wrong diff_id is kept.
 
-As an ordinary user: ownership and setuid bits are left out; directories are always u+rwx, files u+r.
+As an ordinary user: ownership and setuid bits are left out; directories are always u+rwx, files u+r. Other users of the
+machine cannot write to any of it, whatever modes a layer has: what is run is what was unpacked.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from pesto_repro.digest import digest_of_value
 from pesto_repro.oci import Layer
@@ -35,7 +35,6 @@ from pesto_repro.sandbox.merge import Directory, Provided, Symlink, find, merge
 from pesto_repro.sandbox.unpack import Entry, unpack
 from pesto_repro.store import Store
 
-LOCK = "sandbox.lock"
 TREES, ROOTS = "trees", "roots"
 _VERSION = 1
 _ENTRIES = "entries.json"
@@ -48,7 +47,8 @@ class Roots:
 
     def __init__(self, store: Store, reporter: Reporter) -> None:
         self._store, self._reporter = store, reporter
-        self._lock: IO[bytes] | None = None
+        self._use = contextlib.ExitStack()
+        self._held = False
 
     def __enter__(self) -> Roots:
         return self
@@ -58,17 +58,15 @@ class Roots:
 
     def close(self) -> None:
         """Nothing here is in use any more."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._use.close()
+        self._held = False
 
     def root(self, layers: Sequence[Layer], content: Content) -> Path:
         """The root of *layers*, from the bottom up; *content* has their bytes. Made once, then only looked up.
 
         Raises MismatchError, FetchError, BuildError, StoreError.
         """
-        with self._store.guarded():
-            self._hold()
+        self._hold()
         name = digest_of_value({"version": _VERSION, "layers": [str(layer.diff_id) for layer in layers]}).hex
         path = self._store.root / ROOTS / name
         if not path.is_dir():
@@ -89,10 +87,9 @@ class Roots:
         return path, [Entry(*each) for each in listed]
 
     def _hold(self) -> None:
-        if self._lock is None:
-            self._store.root.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._store.root / LOCK).open("ab")
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+        if not self._held:
+            self._use.enter_context(self._store.in_use(TREES))
+            self._held = True
 
 
 @contextlib.contextmanager
@@ -152,7 +149,7 @@ def _write(node: Directory, path: Path) -> None:
         if isinstance(child, Directory):
             place.mkdir()
             _write(child, place)
-            place.chmod(child.mode | 0o700)
+            place.chmod(child.mode & ~0o022 | 0o700)
         elif isinstance(child, Symlink):
             place.symlink_to(child.text)
         elif isinstance(child, Provided):

@@ -99,7 +99,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, mode: 
     assert source is not None
     with path.open("xb") as target:
         shutil.copyfileobj(source, target, _BUFFER)
-    path.chmod(mode | 0o400)
+    path.chmod(mode & ~0o022 | 0o400)
 
 
 def _inner(name: str) -> str:

@@ -130,7 +130,7 @@ class Client:
 
     def _wait_done(self, job: str) -> None:
         """A job is RUNNING until it is DONE."""
-        pause = _PAUSE
+        pause, end = _PAUSE, None if self.timeout is None else time.monotonic() + self.timeout
         while True:
             said = self._get(f"/jobs/{job}/status").value()
             status = said.get("status") if isinstance(said, dict) else said
@@ -138,6 +138,8 @@ class Client:
                 return
             if status != "RUNNING":
                 raise ServiceError(f"job {job} is {status!r}, neither RUNNING nor DONE")
+            if end is not None and time.monotonic() > end:
+                raise ServiceError(f"job {job} is not done after {self.timeout:g} seconds")
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

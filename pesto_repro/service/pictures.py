@@ -15,7 +15,7 @@ from typing import Any
 
 from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError
-from pesto_repro.sandbox.cell import Cell, run
+from pesto_repro.sandbox.cell import Cell, Completed, run
 from pesto_repro.service.compare import SamePicture, data_of
 from pesto_repro.service.payload import Value, files_in
 
@@ -60,16 +60,24 @@ def decoder(cell: Cell) -> Decode:
     def decode(data: list[bytes]) -> list[Mapping[str, Any]]:
         asked = json.dumps([base64.b64encode(each).decode() for each in data]).encode()
         done = run(cell, ["python3", "-c", script], input=asked)
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        try:
+            return _prints(done, len(data))
+        except ValueError as error:
+            said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or str(error)
             raise PestoError(
                 f"pictures differ in their bytes, and the image's python3 cannot decode them: {said}",
                 "the image must have numpy and rasterio, as PESTO's services do",
-            )
-        found: list[Mapping[str, Any]] = json.loads(done.stdout)
-        return found
+            ) from None
 
     return decode
+
+
+def _prints(done: Completed, count: int) -> list[Mapping[str, Any]]:
+    """What the script printed, if it ended well; an image's python3 may be anything. Raises ValueError."""
+    found = json.loads(done.stdout) if done.returncode == 0 else None
+    if not isinstance(found, list) or len(found) != count or not all(isinstance(each, dict) for each in found):
+        raise ValueError(f"it ended with {done.returncode}, without their prints")
+    return found
 
 
 def _data_in(actual: Any) -> Iterator[bytes]:

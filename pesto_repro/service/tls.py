@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from pesto_repro.errors import PestoError
 from pesto_repro.sandbox.cell import Cell, Mount
+from pesto_repro.sandbox.paths import inside
 
 _PESTO = "/etc/pesto"
 _KEY, _CERTIFICATE = "ssl/key.pem", "ssl/cert.pem"
@@ -33,24 +34,32 @@ def with_tls(cell: Cell, scratch: Path) -> Cell:
     Raises PestoError for an image that has no place for it.
     """
     told = replace(cell, env={**cell.env, "PESTO_USE_SSL": "true"})
-    own = cell.root / _PESTO.removeprefix("/")
-    if (own / _KEY).is_file() and (own / _CERTIFICATE).is_file():
+    if _has(cell, _KEY) and _has(cell, _CERTIFICATE):
         return told
-    if own.is_symlink() or not (own / "service.json").is_file():
+    if not _has(cell, "service.json"):
         raise PestoError(
             f"the image cannot use TLS: it has no {_PESTO}/service.json, so it is no PESTO service",
             "run it without --ssl",
         )
-    copy = scratch / "pesto"
-    shutil.copytree(own, copy, symlinks=True)
+    own, copy = inside(cell.root, _PESTO), scratch / "pesto"
+    # Not its ssl: what it has there may be a link, and what is written through one lands on the host.
+    shutil.copytree(own, copy, symlinks=True, ignore=lambda folder, _: {"ssl"} if Path(folder) == own else set())
     key, certificate = key_and_certificate()
-    (copy / "ssl").mkdir(exist_ok=True)
+    (copy / "ssl").mkdir()
     (copy / _KEY).write_bytes(key)
     (copy / _CERTIFICATE).write_bytes(certificate)
     for path in (copy, *copy.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)  # the service's user must read them; scratch is ours alone
     return replace(told, mounts=(*told.mounts, Mount(copy, _PESTO)))
+
+
+def _has(cell: Cell, name: str) -> bool:
+    """Whether the image has the file *name* of PESTO's folder."""
+    try:
+        return inside(cell.root, f"{_PESTO}/{name}").is_file()
+    except OSError:  # links that go in circles
+        return False
 
 
 def key_and_certificate() -> tuple[bytes, bytes]:

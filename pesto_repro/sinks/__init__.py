@@ -1,7 +1,7 @@
 """Where an image goes, a finished one or a copy: an OCI archive, or an OCI layout folder (image-layout.md).
 
 Nothing is visible under the output's name before it is whole; a layer that is not in the store, or not intact, is
-reported by :class:`MissingLayers` before anything is written.
+reported by :class:`~pesto_repro.registry.content.LostLayers` before anything is written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from pesto_repro.registry.ports import Content
 from pesto_repro.sinks.archive import copy_archive, copy_beside_archive, output_slot, write_archive
-from pesto_repro.sinks.layers import MissingLayers
 from pesto_repro.sinks.layout import copy_beside_layout, copy_layout, write_layout
 from pesto_repro.sinks.writing import write_bytes, write_text
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from pesto_repro.registry.companions import Companion
 
 __all__ = [
-    "MissingLayers",
     "copy_archive",
     "copy_beside",
     "copy_layout",

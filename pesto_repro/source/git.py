@@ -11,15 +11,16 @@ import io
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from pesto_repro.addresses import public, redact, userinfo
 from pesto_repro.build.entry import Entry, file, symlink
+from pesto_repro.digest import chunks
 from pesto_repro.errors import BuildError, FetchError, MismatchError
 from pesto_repro.progress import Reporter
 from pesto_repro.source.archive import require_inside
@@ -80,6 +81,7 @@ class _Git:
         self._folder, self._name, self._url = folder, public(url), url
         kept = {key: value for key, value in environment.items() if key not in _STEERING}
         self._environment = kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ":".join(_SCHEMES), "LC_ALL": "C"}
+        self._environment["GIT_NO_REPLACE_OBJECTS"] = "1"  # refs/replace: a commit that a server passes off as another
         self._run("init", "--quiet", "--bare", "--template=")
 
     def fetch(self, ref: str | None) -> str:
@@ -112,9 +114,10 @@ class _Git:
                 f"{self._name}: {path} is a submodule, which is not fetched",
                 "take the package from an index, or from a repository without submodules",
             )
-        opener = partial(_blob, process, name)
+        opener = cast("Callable[[], BinaryIO]", partial(_Blob, process, name))
         if mode == "120000":
-            return symlink(path, opener().read().decode(errors="surrogateescape"))
+            with opener() as stream:
+                return symlink(path, stream.read().decode(errors="surrogateescape"))
         return file(path, opener, int(size), executable=mode == "100755")
 
     def _commit(self, name: str) -> str:
@@ -146,18 +149,33 @@ class _Git:
                 process.kill()
 
 
-def _blob(process: subprocess.Popen[bytes], name: str) -> BinaryIO:
-    """git-cat-file(1), --batch: ``<oid> SP <type> SP <size> LF``, the contents, LF."""
-    into, out = _pipes(process)
-    into.write(f"{name}\n".encode())
-    into.flush()
-    size = int(out.readline().split()[-1])
-    data = out.read(size)
-    out.read(1)
-    return io.BytesIO(data)
+class _Blob(io.RawIOBase):
+    """The blob *name*, from a running ``git cat-file --batch``: the next can be asked for when it is closed.
 
+    git-cat-file(1): ``<oid> SP <type> SP <size> LF``, the contents, LF.
+    """
 
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    return process.stdin, process.stdout
+    def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
+        super().__init__()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._out, self._rest = process.stdout, 0
+        process.stdin.write(f"{name}\n".encode())
+        process.stdin.flush()
+        self._rest = int(self._out.readline().split()[-1])
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._out.read(min(len(buffer), self._rest))
+        buffer[: len(piece)] = piece
+        self._rest -= len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        if not self.closed:
+            for _ in chunks(cast("BinaryIO", self)):  # what nobody wanted
+                pass
+            self._out.read(1)
+        super().close()

@@ -86,15 +86,17 @@ def _files(wheel: Judged) -> Iterator[File]:
 
 
 def _file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> File:
-    state, crc = hashlib.sha256(), 0
+    state, crc, size = hashlib.sha256(), 0, 0
     opener = cast("Opener", partial(archive.open, info))
     with opener() as stream:
         for piece in chunks(stream):
             state.update(piece)
-            crc = zlib.crc32(piece, crc)
+            crc, size = zlib.crc32(piece, crc), size + len(piece)
+    if size != info.file_size:  # zipfile does not mind
+        raise zipfile.BadZipFile(f"{info.filename} has {size} bytes, not the {info.file_size} that it declares")
     mode = info.external_attr >> 16
     executable = bool(stat.S_IFMT(mode) in (0, stat.S_IFREG) and mode & 0o111)
-    return File(info.filename, info.file_size, crc, state.hexdigest(), executable, opener)
+    return File(info.filename, size, crc, state.hexdigest(), executable, opener)
 
 
 def _record(wheel: Judged, files: Iterable[File]) -> File:

@@ -1,17 +1,13 @@
-"""What a source says of itself without being run: what builds it (PEP 517, 518), what it needs (PEP 621, 643)."""
+"""What a source says without being run of how it is built (PEP 517, 518)."""
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tomli
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pesto_repro.errors import ResolveError
 from pesto_repro.lock.model import canonicalize_name
@@ -20,7 +16,6 @@ from pesto_repro.source.unpacked import Unpacked
 LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
 LEGACY_REQUIRES = "setuptools>=40.8.0"
 """PEP 517, "Source trees": what pip and uv use where a source names no backend."""
-_STATIC_SINCE = Version("2.2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +25,6 @@ class BuildSystem:
     requires: tuple[str, ...]
     backend: str
     path: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What a wheel of the source will say, known without building it."""
-
-    name: str
-    version: str
-    requires_python: str | None
-    requires_dist: tuple[str, ...]
-
-
-class _Project(BaseModel):
-    """The table ``[project]`` (PEP 621), as far as it tells requirements."""
-
-    model_config = ConfigDict(frozen=True, strict=True, alias_generator=lambda name: name.replace("_", "-"))
-
-    name: str
-    version: str
-    requires_python: str | None = None
-    dependencies: list[str] = []
-    optional_dependencies: dict[str, list[str]] = {}
-    dynamic: list[str] = []
 
 
 def build_system(source: Unpacked) -> BuildSystem:
@@ -80,51 +52,6 @@ def build_system(source: Unpacked) -> BuildSystem:
         if each.startswith("/") or ".." in each.split("/"):
             raise _wrong(source, f"build-system.backend-path has {each!r}, which leaves the source")
     return BuildSystem(requires, backend, path)
-
-
-def static_metadata(source: Unpacked) -> Metadata | None:
-    """What *source* promises of its wheel; None if that is only known once it is built."""
-    return _promised(source) if source.metadata is not None else _declared(source)
-
-
-def requires_dist(source: Unpacked) -> tuple[str, ...] | None:
-    """The requirements of *source*; None if these are only known once it is built."""
-    found = static_metadata(source)
-    return found.requires_dist if found is not None else None
-
-
-def _promised(source: Unpacked) -> Metadata | None:
-    """PEP 643: what PKG-INFO of Metadata-Version 2.2 or later has and does not call Dynamic holds for every wheel."""
-    text = (source.metadata or b"").decode(errors="replace")
-    message = email.parser.HeaderParser(policy=email.policy.compat32).parsestr(text)
-    dynamic = {str(each).strip().lower() for each in message.get_all("Dynamic", [])}
-    try:
-        static = Version(str(message["Metadata-Version"])) >= _STATIC_SINCE
-    except InvalidVersion:
-        return None
-    name, version = message["Name"], message["Version"]
-    if not static or not name or not version or dynamic & {"requires-dist", "requires-python", "provides-extra"}:
-        return None
-    requires = tuple(str(each) for each in message.get_all("Requires-Dist", []))
-    return Metadata(str(name), str(version), message["Requires-Python"], requires)
-
-
-def _declared(source: Unpacked) -> Metadata | None:
-    """PEP 621: "A build back-end MUST honour statically-specified metadata"; extras are requirements with a marker."""
-    try:
-        table = _Project.model_validate(_pyproject(source).get("project"))
-    except ValidationError:
-        return None  # its backend will say what is wrong
-    if {"version", "dependencies", "requires-python", "optional-dependencies"} & set(table.dynamic):
-        return None
-    optional = [_for_extra(extra, each) for extra, some in table.optional_dependencies.items() for each in some]
-    return Metadata(table.name, table.version, table.requires_python, (*table.dependencies, *optional))
-
-
-def _for_extra(extra: str, requirement: str) -> str:
-    head, semicolon, marker = requirement.partition(";")
-    condition = f'extra == "{canonicalize_name(extra)}"'
-    return f"{head.strip()} ; ({marker.strip()}) and {condition}" if semicolon else f"{head.strip()} ; {condition}"
 
 
 def _pyproject(source: Unpacked) -> dict[str, Any]:

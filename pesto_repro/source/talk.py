@@ -81,11 +81,12 @@ def talk(
 class _Conversation:
     def __init__(self, running: Running, limits: Limits) -> None:
         self._running, self._limits, self._too_much = running, limits, False
+        self._failures: list[Exception] = []
 
     def hold(self, ours: Sequence[IO[bytes]], feed: BinaryIO, answer: IO[bytes], log: Log) -> int:
         into, out, said = ours
         jobs = [lambda: self._feed(feed, into), lambda: self._keep(out, answer), lambda: log.listen(said)]
-        threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+        threads = [threading.Thread(target=self._do, args=(job,), daemon=True) for job in jobs]
         for each in threads:
             each.start()
         try:
@@ -95,11 +96,21 @@ class _Conversation:
             for each in threads:
                 each.join()
             _close(ours)
+        if self._failures:
+            raise self._failures[0]
         if self._too_much:
             raise BuildError(f"it handed over more than {self._limits.answer} bytes")
         if code is None:
             raise BuildError(f"it had not ended after {self._limits.time:g} seconds")
         return code
+
+    def _do(self, job: Callable[[], None]) -> None:
+        """A failure of ours (a full disk) ends the command, too: nobody would read what it says any more."""
+        try:
+            job()
+        except Exception as error:
+            self._failures.append(error)
+            self._running.stop(0)
 
     def _feed(self, feed: BinaryIO, into: IO[bytes]) -> None:
         try:

@@ -32,7 +32,7 @@ class Unpacked:
     """A source: *digest* and *size* are its pin, *tree* the tar of its files, all below *folder*.
 
     *name* is what the lock calls it: an archive's file name, an address, a path. *package* and *version* are what must
-    come out of it, as far as known. *pyproject* and *metadata* are its ``pyproject.toml`` and ``PKG-INFO``.
+    come out of it, as far as known. *pyproject* is its ``pyproject.toml``.
     """
 
     kind: Kind
@@ -46,7 +46,6 @@ class Unpacked:
     package: str | None = None
     version: str | None = None
     pyproject: bytes | None = field(default=None, repr=False)
-    metadata: bytes | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -75,21 +74,18 @@ def below(folder: str, entry: Entry) -> Entry:
 
 
 def opened(source: Unpacked, store: Store) -> Unpacked:
-    """*source* with its documents, read from its tar. Raises BuildError if it has no such subdirectory."""
+    """*source* with its pyproject.toml, read from its tar. Raises BuildError if it has no such subdirectory."""
     if source.subdirectory and ".." in source.subdirectory.split("/"):
         raise BuildError(f"{source.label}: the subdirectory {source.subdirectory!r} leaves the source")
-    wanted = {f"{source.root}/{name}" for name in ("pyproject.toml", "PKG-INFO")}
-    found: dict[str, bytes] = {}
-    seen = False
+    pyproject, seen = None, False
     with store.open(source.tree) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:
             seen = seen or member.name == source.root
-            if member.name in wanted:
-                found[member.name] = _document(archive, member, source)
+            if member.name == f"{source.root}/pyproject.toml":
+                pyproject = _document(archive, member, source)
     if not seen:
         raise BuildError(f"{source.label} has no directory {source.subdirectory or source.folder!r}")
-    pyproject, metadata = (found.get(f"{source.root}/{name}") for name in ("pyproject.toml", "PKG-INFO"))
-    return replace(source, pyproject=pyproject, metadata=metadata)
+    return replace(source, pyproject=pyproject)
 
 
 def too_large() -> BuildError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import BinaryIO
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
@@ -30,6 +31,7 @@ MAX_UNPACKED = (4 << 30) - 1
 """Bytes of its files: what a zip file can say without extensions."""
 MAX_FILES = 65_000
 _MAX_TEXT = 4 << 20
+_MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,28 @@ def judge(filename: str, stream: BinaryIO, source: Unpacked, accepted: Collectio
     except (*BROKEN, ValueError) as error:
         raise BuildError(f"{filename} is not a sound wheel: {reason(error)}") from None
     _require_same(filename, metadata, name, version)
-    requires = tuple(str(each) for each in metadata.get_all("Requires-Dist", []))
+    requires = tuple(_requirement(filename, str(each)) for each in metadata.get_all("Requires-Dist", []))
     return Judged(filename, name, version, requires, metadata["Requires-Python"], dist_info, archive)
+
+
+def read_metadata(filename: str, stream: BinaryIO) -> Message:
+    """The METADATA of the wheel *filename* itself: what it brings of others' counts for nothing. Raises BuildError."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            return _text(archive, filename, f"{require_sound(filename, archive)}/METADATA")
+    except (*BROKEN, ValueError) as error:
+        raise BuildError(f"{filename} is not a sound wheel: {reason(error)}") from None
 
 
 def _named(filename: str) -> tuple[str, str, frozenset[Tag]]:
     """Binary distribution format, "File name convention"."""
     try:
+        # Each part may list several tags, and all are combined: a long name would take forever.
+        if len(filename) > _MAX_NAME:
+            raise InvalidWheelFilename(filename)
         name, version, _, tags = parse_wheel_filename(filename)
-    except InvalidWheelFilename:
-        raise BuildError(f"{filename!r} is no name of a wheel") from None
+    except ValueError:
+        raise BuildError(f"{filename[:_MAX_NAME]!r} is no name of a wheel") from None
     return name, str(version), tags
 
 
@@ -99,6 +113,15 @@ def _require_same(filename: str, metadata: Message, name: str, version: str) -> 
         same = False
     if not same:
         raise BuildError(f"{filename} has the metadata of {said[0]} {said[1]}")
+
+
+def _requirement(filename: str, text: str) -> str:
+    """*text* as it is written, if it is a requirement (PEP 508)."""
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        raise BuildError(f"{filename} requires {text[:_MAX_NAME]!r}, which is no requirement") from None
+    return text
 
 
 def _text(archive: zipfile.ZipFile, filename: str, path: str) -> Message:

@@ -24,15 +24,15 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.tags import Tag
 
 from pesto_repro.build.base import layers_of
-from pesto_repro.build.realise import Workshop, realise
+from pesto_repro.build.realise import Lost, Workshop, persist, realise
 from pesto_repro.build.zipped import Window
 from pesto_repro.digest import Digest
-from pesto_repro.errors import BuildError, ResolveError, StoreError
+from pesto_repro.errors import BuildError, ResolveError
 from pesto_repro.lock.model import PlatformLock, PythonPackage, canonicalize_name
-from pesto_repro.oci import Layer
+from pesto_repro.oci import Layer, Platform
 from pesto_repro.plan.make import DEFAULT_PATH, VENV
 from pesto_repro.plan.room import room_steps
-from pesto_repro.registry.content import LostLayers, StoreContent
+from pesto_repro.registry.content import StoreContent
 from pesto_repro.registry.ports import Content
 from pesto_repro.sandbox.cell import Cell
 from pesto_repro.sandbox.engines import Engine
@@ -58,7 +58,6 @@ TIME = 4 * 60 * 60.0
 """Seconds that a build may take."""
 _PLACES = {"sources": "/tmp/src", "home": ENVIRONMENT["HOME"], "output": "/tmp/out"}
 _HEADER = 1 << 20
-_TRIES = 3
 _FROM_HISTORY = frozenset(
     [
         "setuptools-scm",
@@ -70,7 +69,6 @@ _FROM_HISTORY = frozenset(
         "setuptools-git-versioning",
     ]
 )
-_MACHINES = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +90,6 @@ class Built:
     reproducible: bool = True
 
 
-def host_platform() -> str:
-    """The platform whose programs this machine runs."""
-    machine = os.uname().machine
-    return _MACHINES.get(machine, f"linux/{machine}")
-
-
 @dataclass(frozen=True)
 class Workbench:
     """Builds for the platform of *locked*, whose base, Python and Debian packages (``build`` too) make the room.
@@ -113,7 +105,7 @@ class Workbench:
     shop: Workshop
     roots: Roots
     base: Content | None = None
-    host: str = host_platform()
+    host: str = str(Platform.of_machine(os.uname().machine))
     engine: Engine | None = None
     time: float = TIME
 
@@ -170,14 +162,12 @@ class Workbench:
     def _root(self, requires: Sequence[PythonPackage]) -> Path:
         """The room, unpacked. Layers that turn out to be lost or broken are made again."""
         steps = room_steps(self.locked, requires, self.max_layers)
-        lost: frozenset[Digest] = frozenset()
-        for _ in range(_TRIES):
+
+        def attempt(lost: Lost) -> Path:
             made = realise(steps, self.shop, lost)
-            try:
-                return self.roots.root([*self._base_layers, *(made[step.key].layer for step in steps)], self._content)
-            except LostLayers as error:
-                lost = error.digests
-        raise StoreError(f"the store at {self.shop.store.root} loses layers as fast as they are made", "check its disk")
+            return self.roots.root([*self._base_layers, *(made[step.key].layer for step in steps)], self._content)
+
+        return persist(attempt, lambda lost: lost, self.shop.store)
 
     @cached_property
     def _base_layers(self) -> tuple[Layer, ...]:
@@ -218,7 +208,7 @@ def _read(source: Unpacked, answer: IO[bytes]) -> tuple[Mapping[str, Any], Binar
     line = answer.readline(_HEADER)
     try:
         said = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise BuildError(f"{source.label}: its build ended without handing over what was asked for")
