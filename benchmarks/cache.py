@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import Done, execute
+from measure import Done, execute
 from push import _machine
 
 from tests import upstream

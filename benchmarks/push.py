@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import Done, execute
+from measure import Done, execute
 
 from pesto_repro.build.entry import data
 from pesto_repro.oci import Image, Layer
