@@ -17,7 +17,7 @@ from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.model import Pin, PythonPackage
 from pesto_repro.progress import Reporter
 from pesto_repro.project import lock_path, read_project
-from pesto_repro.resolve.python import image_tags
+from pesto_repro.resolve.wheel_tags import image_tags
 from pesto_repro.sandbox.rootfs import Roots
 from pesto_repro.source.archive import read_sdist
 from pesto_repro.source.unpacked import Unpacked

@@ -149,7 +149,9 @@ def test_a_repository_a_folder_and_an_sdist_are_built(warm_store: Path, tmp_path
     assert here["digest"] == there["digest"]
 
     (folder / "beside.py").write_text("A = 2\n")
-    told = f"error: sources are not what was locked:\n  libs/beside was sha256:{pins['beside']['source']['sha256']}, is "
+    told = (
+        f"error: sources are not what was locked:\n  libs/beside was sha256:{pins['beside']['source']['sha256']}, is "
+    )
     output = ["-o", tmp_path / "x"]
     for command, *words in (["build"], ["lock", "--check"], ["export", "--format", "apt"], ["vendor", *output]):
         done = run(command, project, *words, "--store", warm_store, check=False)

@@ -31,7 +31,7 @@ from pesto_repro.lock.model import Interpreter, Lock, PlatformLock, PythonPackag
 from pesto_repro.resolve.builder import Builder
 from pesto_repro.resolve.failures import NO_WHEEL_HINT
 from pesto_repro.resolve.origins import Fetch, Origins, changed_folders, restore
-from pesto_repro.resolve.python import LocalWheel, Request
+from pesto_repro.resolve.request import LocalWheel, Request
 from pesto_repro.resolve.sources import resolve
 from pesto_repro.sandbox.rootfs import Roots
 from pesto_repro.source.unpacked import Unpacked

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +148,59 @@ def test_one_request_is_answered(layout: str, locked_once: Path, warm_store: Pat
     assert not (tmp_path / "x").exists()
 
 
+# -- the end of a service --
+
+
+def births() -> dict[int, tuple[int, str]]:
+    """The processes of this machine: their parents and their times of birth, for numbers are used again."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            found[int(path.parent.name)] = (int(fields[1]), fields[19])
+    return found
+
+
+def family(pid: int) -> dict[int, str]:
+    """The process *pid* and all below it, with their times of birth."""
+    now, found = births(), [pid]
+    for each in found:
+        found += [child for child, (parent, _) in now.items() if parent == each]
+    return {each: now[each][1] for each in found}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
+@pytest.mark.parametrize("engine", ["bwrap", "self"])
+def test_a_service_that_ends_leaves_nothing(
+    layout: str, warm_store: Path, tmp_path: Path, engine: str, number: int, code: int
+) -> None:
+    """However it ends, no process, no mount and no file is left of it."""
+    found = shutil.which("bwrap")
+    if engine == "bwrap" and found is None:
+        pytest.skip("no bwrap here")
+    tools, scratch = tmp_path / "tools", tmp_path / "scratch"
+    for each in (tools, scratch):
+        each.mkdir()
+    if engine == "bwrap" and found is not None:
+        (tools / "bwrap").symlink_to(found)
+    environment = {"PATH": str(tools), "TMPDIR": str(scratch)}
+    with run_service(layout, warm_store, env=environment) as (process, port):
+        with socket.create_connection(("127.0.0.1", port)):
+            before = family(process.pid)
+            process.send_signal(number)
+            assert code == process.wait()
+    assert len(before) > 2
+    end = time.monotonic() + 60
+    while (left := before.items() & {(pid, birth) for pid, (_, birth) in births().items()}) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert set() == left
+    assert str(warm_store) not in Path("/proc/mounts").read_text()
+    assert [] == [*scratch.iterdir(), *(warm_store / "tmp").iterdir()]
+
+
 # -- upstream agrees --
 
 Change = Callable[[Path], object]
@@ -253,15 +309,26 @@ def own(resources: Path, port: int, tester: Path) -> dict[str, Verdict]:
 @contextmanager
 def service(project: Path, store: Path, *arguments: str) -> Iterator[int]:
     """The service of *project*, run by the command line: its port."""
-    words = ["run", project, *arguments, "--port", "0", "-q", "--store", store]
+    with run_service(project, store, *arguments) as (process, port):
+        yield port
+        process.terminate()
+    assert 143 == process.returncode  # 128 and SIGTERM
+
+
+@contextmanager
+def run_service(
+    target: str | Path, store: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """``run TARGET *arguments``: its process, and the port of the service. It is ended if it is not."""
+    words = ["run", target, *arguments, "--port", "0", "-q", "--store", store]
     command = [sys.executable, "-m", "pesto_repro", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline()
             assert url, "the service did not start"
-            yield int(url.rpartition(":")[2])
+            yield process, int(url.rpartition(":")[2])
         finally:
-            process.terminate()
-    assert 143 == process.returncode  # 128 and SIGTERM
+            if process.poll() is None:
+                process.terminate()

@@ -52,7 +52,7 @@ def _bench(
     from pesto_repro.build.compress import describe
     from pesto_repro.build.realise import Workshop
     from pesto_repro.cli.trust import trusted_for
-    from pesto_repro.resolve.python import image_tags
+    from pesto_repro.resolve.wheel_tags import image_tags
     from pesto_repro.source.workbench import Workbench
 
     layers = project.settings.layers

@@ -20,7 +20,8 @@ from pesto_repro.lock.asked import Override, asked
 from pesto_repro.lock.drift import changes, require_no_drift
 from pesto_repro.lock.model import Input, Lock, canonicalize_name
 from pesto_repro.project import Project
-from pesto_repro.resolve.lock import Old, lock_project
+from pesto_repro.resolve.lock import lock_project
+from pesto_repro.resolve.old import Old
 from pesto_repro.sinks import write_text
 
 

@@ -197,22 +197,30 @@ def _resource(each: ResourceInput | None, *, named: bool) -> str:
 def changes(before: Lock | None, after: Lock) -> Iterator[str]:
     """What another lock pins otherwise, a line for each package: "+ numpy 2.3.1", "~ idna 3.10 -> 3.11".
 
+    One of the same version whose bytes are others (it was built from source) is told by its digests.
     The base image first, then Python's packages, then Debian's, then those that only builds from source see: they
     may have the same names.
     """
-    for old, new in ((_bases(before), _bases(after)), *((_pins(before, kind), _pins(after, kind)) for kind in _KINDS)):
+    for old, new in (
+        (_bases(before), _bases(after)),
+        *((_files(before, kind), _files(after, kind)) for kind in _KINDS),
+    ):
         for name, platform in sorted(old.keys() | new.keys()):
             where = f" ({platform})" if len(after.platforms) > 1 else ""
             change = _change(name, old.get((name, platform)), new.get((name, platform)))
             yield from [change + where] if change else []
 
 
-def _change(name: str, old: str | None, new: str | None) -> str:
-    if old is None:
-        return f"+ {name} {new}"
-    if new is None:
-        return f"- {name} {old}"
-    return f"~ {name} {old} -> {new}" if old != new else ""
+_Known = tuple[str, str]
+"""The version of a package, and the digest of its file; of a base, what it is called, and nothing."""
+
+
+def _change(name: str, old: _Known | None, new: _Known | None) -> str:
+    if old is None or new is None:
+        return f"+ {name} {new[0]}" if new else f"- {name} {old[0]}" if old else ""
+    if old[0] != new[0]:
+        return f"~ {name} {old[0]} -> {new[0]}"
+    return f"~ {name} {new[0]}: sha256:{old[1][:12]} -> sha256:{new[1][:12]}" if old != new else ""
 
 
 def versions(lock: Lock | None) -> dict[tuple[str, str], str]:
@@ -226,11 +234,11 @@ def versions(lock: Lock | None) -> dict[tuple[str, str], str]:
     return builders | _pins(lock, "build") | _pins(lock, "packages") | _pins(lock, "debian")
 
 
-def _bases(lock: Lock | None) -> dict[tuple[str, str], str]:
+def _bases(lock: Lock | None) -> dict[tuple[str, str], _Known]:
     """The base image of each platform: its name, and enough of its digest to tell it from another."""
     found = lock.platforms if lock is not None else ()
     bases = [(each.platform, each.base) for each in found if each.base is not None]
-    return {("base", platform): f"{base.original}@{base.manifest[:19]}" for platform, base in bases}
+    return {("base", platform): (f"{base.original}@{base.manifest[:19]}", "") for platform, base in bases}
 
 
 _Kind = Literal["packages", "debian", "build"]
@@ -238,8 +246,19 @@ _KINDS: tuple[_Kind, ...] = ("packages", "debian", "build")
 
 
 def _pins(lock: Lock | None, kind: _Kind) -> dict[tuple[str, str], str]:
+    return {key: version for key, (version, _) in _files(lock, kind).items()}
+
+
+def _files(lock: Lock | None, kind: _Kind) -> dict[tuple[str, str], _Known]:
     found = lock.platforms if lock is not None else ()
-    return {(each.name, platform.platform): each.version for platform in found for each in _of(platform, kind)}
+    return {
+        (each.name, platform.platform): (
+            each.version,
+            each.digest.hex if isinstance(each, DebianPackage) else each.wheel.sha256,
+        )
+        for platform in found
+        for each in _of(platform, kind)
+    }
 
 
 def _of(platform: PlatformLock, kind: _Kind) -> tuple[DebianPackage, ...] | tuple[PythonPackage, ...]:

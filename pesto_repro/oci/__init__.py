@@ -5,9 +5,10 @@ are hashed, and layers by descriptor. Whoever needs a layer's bytes asks the sto
 """
 
 from pesto_repro.oci.image import HISTORY, Base, Image, Layer, PlatformImage, Recipe, assemble, assemble_index
-from pesto_repro.oci.words import MEDIA_TYPES, OCI_LAYERS, Descriptor, MediaType, Platform
+from pesto_repro.oci.words import CPUS, MEDIA_TYPES, OCI_LAYERS, Descriptor, MediaType, Platform
 
 __all__ = [
+    "CPUS",
     "HISTORY",
     "MEDIA_TYPES",
     "OCI_LAYERS",

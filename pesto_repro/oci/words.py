@@ -32,6 +32,9 @@ Matrix"). What is not in it, such as layers that are not to be distributed, cann
 MEDIA_TYPES = {"gzip": MediaType.LAYER_GZIP, "zstd": MediaType.LAYER_ZSTD, "none": MediaType.LAYER}
 """Compression -> media type of a layer."""
 
+CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
+"""Go's names of CPUs, which images use -> the kernel's and Python's. Others have one name, or nobody knows it here."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
@@ -48,6 +51,11 @@ class Platform:
         if len(parts) not in (2, 3) or not all(parts):
             raise ValueError(f"{text!r} is not of the form os/architecture")
         return cls(*parts)
+
+    @classmethod
+    def of_machine(cls, machine: str) -> Platform:
+        """The platform of a Linux machine that calls its CPU *machine*, as uname(2) does."""
+        return cls("linux", {theirs: ours for ours, theirs in CPUS.items()}.get(machine, machine))
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))

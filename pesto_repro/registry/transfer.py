@@ -84,6 +84,8 @@ def push(
     transfer = _Transfer(content, target, mount_from or {}, reporter or Reporter())
     missing = blobs_of(absent)
     there = _blobs_there(target, found.values()) if missing else frozenset()
+    if there:
+        transfer.new = frozenset(each.blobs[0].digest for each in absent if each.blobs)
     transfer.place_all((blob for blob in missing if blob.digest not in there), workers)
     put = partial(_put_all, target, absent, root, stale)
     try:
@@ -156,6 +158,8 @@ class _Transfer:
     target: Repository
     mount_from: Mapping[Digest, str]
     reporter: Reporter
+    new: frozenset[Digest] = frozenset()
+    """Nobody is asked for these: the config of an image that is not there is hardly there, and small."""
     stop: threading.Event = field(default_factory=threading.Event)
     done: dict[Digest, How] = field(default_factory=dict)
     refused: list[Digest] = field(default_factory=list)
@@ -194,7 +198,7 @@ class _Transfer:
 
     def _placed(self, blob: Descriptor) -> How:
         """distribution-spec, "Pushing blobs", after "Checking if content exists" and "Mounting a blob"."""
-        if self.target.has_blob(blob.digest):
+        if blob.digest not in self.new and self.target.has_blob(blob.digest):
             return How.EXISTING
         if self._mounted(blob):
             return How.MOUNTED

@@ -20,7 +20,7 @@ from pesto_repro.project.pyaddress import Address, address_of
 from pesto_repro.resolve import python
 from pesto_repro.resolve.failures import NO_WHEEL_HINT, NoWheels
 from pesto_repro.resolve.origins import Benches, Origins, restore
-from pesto_repro.resolve.python import LocalWheel, Metadata, Request, Sdist
+from pesto_repro.resolve.request import LocalWheel, Metadata, Request, Sdist
 from pesto_repro.source.archive import read_sdist
 from pesto_repro.source.unpacked import Unpacked
 

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from pesto_repro.errors import FetchError, OfflineError, ResolveError
 
 if TYPE_CHECKING:
-    from pesto_repro.resolve.python import Request
+    from pesto_repro.resolve.request import Request
 
 BROUGHT_HINT = (
     "[python] system-packages = true pins what the base has: ask for versions that fit it, or leave that setting out"

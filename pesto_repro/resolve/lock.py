@@ -6,17 +6,14 @@ project that asks for nothing new gets the same lock back without a question to 
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
-from pesto_repro.build.base import Source, Sources
+from pesto_repro.build.base import Sources
 from pesto_repro.build.compress import describe
 from pesto_repro.build.documents import read_definitions
 from pesto_repro.build.resources import Local
-from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, Problem, ProjectError, ResolveError
 from pesto_repro.fetch import index as index_room
 from pesto_repro.fetch.artifacts import addresses
@@ -36,96 +33,23 @@ from pesto_repro.lock.model import (
     PythonPackage,
 )
 from pesto_repro.lock.text import seal
-from pesto_repro.oci import Descriptor, Platform
+from pesto_repro.oci import Platform
 from pesto_repro.plan import ASSEMBLY_VERSION
 from pesto_repro.plan.make import RUNTIME
 from pesto_repro.project import Project
 from pesto_repro.project.checks import problems as service_problems
 from pesto_repro.project.documents import did_you_mean, dotted
-from pesto_repro.resolve import base_image, debian, python
+from pesto_repro.resolve import base_image, debian
 from pesto_repro.resolve import sources as python_sources
 from pesto_repro.resolve.builder import Builder
+from pesto_repro.resolve.old import Lookup, Old
 from pesto_repro.resolve.origins import Benches, Origins, changed_folders
-from pesto_repro.resolve.python import LocalWheel
+from pesto_repro.resolve.request import LocalWheel, Request
 from pesto_repro.resolve.resources import local_wheels, resolve_resources
 
 _UNSEALED = "sha256:" + "0" * 64
 _PACKAGERS = frozenset(["pip", "setuptools", "wheel"])
 _OLDEST = "1980-01-01T00:00:00Z"
-
-
-@dataclass(frozen=True, slots=True)
-class Old:
-    """What an earlier lock pins, and how much of it is to be renewed.
-
-    *whole* is False if pins were lost, in a merge for one; *packages* names those to renew.
-    """
-
-    lock: Lock | None = None
-    whole: bool = True
-    everything: bool = False
-    packages: tuple[str, ...] = ()
-
-    def pins(self, platform: str) -> PlatformLock | None:
-        """What is pinned for *platform*, unless everything is to be renewed."""
-        return None if self.everything else self._locked(platform)
-
-    def renews(self, pinned: tuple[DebianPackage, ...] | tuple[PythonPackage, ...]) -> bool:
-        """Is any of *pinned*, or of what those are built with, to be renewed, or were some lost?"""
-        names = {each.name for each in pinned}
-        for each in pinned:
-            if isinstance(each, PythonPackage) and each.source is not None:
-                names |= {package.name for package in each.source.requires}
-        return not self.whole or not names.isdisjoint(self.packages)
-
-    def keeps(self, name: str) -> bool:
-        """Is the pin of package *name* to stay?"""
-        return not self.everything and name not in self.packages
-
-    def seen(self, platform: str, packages: tuple[DebianPackage, ...]) -> tuple[DebianPackage, ...]:
-        """*packages*, those that were pinned before with the snapshot in which they were seen first."""
-        locked = self._locked(platform)
-        pinned = (*locked.debian, *locked.build) if locked else ()
-        known = {(each.name, each.sha256): each for each in pinned}
-        return tuple(known.get((each.name, each.sha256), each) for each in packages)
-
-    def base(self, platform: str, wanted: base_image.Asked) -> base_image.Found | None:
-        """What is known of the base image that was locked, as far as that answers what is *wanted* of it now."""
-        locked = self._locked(platform)
-        if locked is None or locked.base is None or self.lock is None:
-            return None
-        before = self.lock.input
-        if locked.base.original != wanted.original or before.python != wanted.python:
-            return None
-        if wanted.packages and not before.system_packages:
-            return None
-        return base_image.Found(locked.base, locked.python)
-
-    def _locked(self, platform: str) -> PlatformLock | None:
-        platforms = self.lock.platforms if self.lock is not None else ()
-        return next((each for each in platforms if each.platform == platform), None)
-
-
-class _Lookup:
-    """The base image called *name*, looked up at most once for all platforms, and only if something must be known."""
-
-    def __init__(self, name: str, old: Old, sources: Sources) -> None:
-        self._name, self._sources, self._lock = name, sources, threading.Lock()
-        before = old.lock.platforms if old.lock is not None and not old.everything else ()
-        pinned = [each.base.root for each in before if each.base is not None and each.base.original == name]
-        self.pinned = Digest.parse(pinned[0]) if pinned else None
-        self._found: tuple[Source, Descriptor] | None = None
-
-    def found(self) -> tuple[Source, Descriptor]:
-        """Where it lies, and what its name leads to; what it led to before, if that is pinned.
-
-        So a platform that is added stands on the same index as the others, however the name has moved meanwhile.
-        """
-        with self._lock:
-            if self._found is None:
-                source = self._sources(self._name)
-                self._found = source, source.root(self.pinned)
-            return self._found
 
 
 def lock_project(
@@ -149,7 +73,7 @@ def lock_project(
     if (kept := _unchanged(old, now, local, project, world)) is not None:
         _tell_moved(kept, sources, world)
         return kept
-    lookup = _Lookup(now.base, old, sources) if project.settings.base.debian is None else None
+    lookup = Lookup(now.base, old, sources) if project.settings.base.debian is None else None
     known = {} if old.lock is None else {each.key: each for each in old.lock.resources}
     resources = resolve_resources(project, local, world.fetcher, known, upgrade=old.everything)
     wheels = local_wheels(project, resources, world.fetcher)
@@ -189,7 +113,7 @@ def _platform(
     world: World,
     old: Old,
     wheels: tuple[LocalWheel, ...],
-    lookup: _Lookup | None,
+    lookup: Lookup | None,
     benches: Benches,
     platform: str,
 ) -> PlatformLock:
@@ -234,7 +158,7 @@ def _differ(
     return bool(changed_folders((pins,), project.root, world.fetcher.store))
 
 
-def _based(project: Project, platform: str, world: World, old: Old, lookup: _Lookup) -> tuple[BaseImage, Interpreter]:
+def _based(project: Project, platform: str, world: World, old: Old, lookup: Lookup) -> tuple[BaseImage, Interpreter]:
     """The base image for *platform* and its Python. What is known is not asked again."""
     settings = project.settings.python
     wanted = base_image.Asked(base_name(project), Platform.parse(platform), settings.version, settings.system_packages)
@@ -281,7 +205,7 @@ def _python(
 ) -> tuple[PythonPackage, ...]:
     pins = old.pins(room.platform)
     settings = project.settings
-    request = python.Request(
+    request = Request(
         requires=project.requires,
         constraints=project.constraints,
         runtime=settings.runtime.package,

@@ -21,27 +21,25 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import uv
 from packaging.requirements import Requirement
-from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from pesto_repro.addresses import public, redact, secrets_of
-from pesto_repro.digest import Digest
-from pesto_repro.errors import MismatchError, ResolveError
-from pesto_repro.fetch.index import FIND_LINKS, Indexes, with_credentials
-from pesto_repro.lock.model import BroughtPackage, Interpreter, Pin, PythonPackage, Source
+from pesto_repro.errors import ResolveError
+from pesto_repro.fetch.index import FIND_LINKS, Indexes
+from pesto_repro.lock.model import BroughtPackage, PythonPackage
 from pesto_repro.progress import Reporter
-from pesto_repro.resolve.failures import NoWheels, failure
+from pesto_repro.resolve.failures import failure
+from pesto_repro.resolve.request import LocalWheel, Metadata, Request, Resolution, Sdist, wheel_name
+from pesto_repro.resolve.wheel_choice import Download, choose, pin
+from pesto_repro.resolve.wheel_tags import python_platform
 
 MINIMAL = {
     # The service imports no more than this: health, describe and process answer as with the full closure (266
@@ -58,116 +56,7 @@ MINIMAL = {
 }
 """What the runtime needs to serve, by its version: all of its dependencies that the minimal closure has."""
 
-ARCHITECTURES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
-_MANYLINUX = (17, 28, *range(31, 41))
-"""The minor versions of glibc that ``uv pip compile --python-platform`` knows."""
-_MUSL = 2
-"""The minor version of musl that ``uv pip compile --python-platform`` means where it says musl."""
-_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-"""PEP 600, "Legacy manylinux tags"."""
-_OLDEST = {"x86_64": 5, "aarch64": 17}
 _PARALLEL = 8
-
-Download = Callable[[str, str], tuple[Digest, int]]
-"""(address, label) -> digest and size of what lies there and is in the store then: ``Fetcher.pin``."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalWheel:
-    """A wheel that the project brings: the *path* of its bytes, the *key* of its ``type: pip`` requirement, if any.
-
-    *source* is what it was made from, *extras* those of the requirement by address that it answers.
-    """
-
-    key: str | None
-    filename: str
-    path: Path
-    digest: Digest
-    size: int
-    source: Source | None = None
-    extras: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What a package that is built from source says of itself."""
-
-    name: str
-    version: str
-    requires_dist: tuple[str, ...] = ()
-    requires_python: str | None = None
-    extras: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Sdist:
-    """The source distribution that was chosen for a package, and where it lies."""
-
-    name: str
-    version: str
-    file: Pin
-    url: str
-    index: str | None = None
-    upload_time: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """What answers a request: *packages* that have wheels, and *sdists* of those that are to be built; by name."""
-
-    packages: tuple[PythonPackage, ...]
-    sdists: tuple[Sdist, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked for one platform; *closure* says how much of the *runtime*'s dependencies is wanted.
-
-    *brought* are packages that the base has and that are to be used: they are pinned, and not installed again. Of
-    *from_source* only sdists are taken, of the others only wheels; *metadata* is what is known of such sdists. The
-    closure is "none" where no runtime is asked for.
-    """
-
-    requires: tuple[str, ...]
-    constraints: tuple[str, ...]
-    runtime: str
-    closure: str
-    python: Interpreter
-    platform: str
-    wheels: tuple[LocalWheel, ...] = ()
-    brought: tuple[BroughtPackage, ...] = ()
-    keep: tuple[PythonPackage, ...] = ()
-    upgrade: bool = False
-    upgrade_packages: tuple[str, ...] = ()
-    from_source: tuple[str, ...] = ()
-    metadata: tuple[Metadata, ...] = ()
-
-    @property
-    def target(self) -> str:
-        libc = " with musl" if _musl_minor(self.python.libc) else ""
-        return f"Python {self.python.minor} on {self.platform}{libc}"
-
-    @property
-    def used(self) -> tuple[BroughtPackage, ...]:
-        """Those of *brought* that count: the runtime is always ours, as are the wheels that the project brings."""
-        runtime = {canonicalize_name(Requirement(self.runtime).name)} if self.runtime else set()
-        ours = {*runtime, *map(wheel_name, self.wheels)}
-        return tuple(each for each in self.brought if each.name not in ours)
-
-    def keeps(self, name: str) -> bool:
-        """Whether the pin of package *name* is to stay if it can."""
-        return not self.upgrade and name not in {canonicalize_name(each) for each in self.upgrade_packages}
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """A wheel that uv offers. *sha256* and *size* are None where the index does not say."""
-
-    filename: str
-    url: str
-    sha256: str | None
-    size: int | None
-    uploaded: datetime | None
 
 
 def resolve(
@@ -200,9 +89,9 @@ def resolve_all(
         packages = run.compile(requirements)
         sources = run.indexes_of(packages)
     used = {each.name for each in request.used}
-    chosen = [_choose(each, request) for each in packages if canonicalize_name(each["name"]) not in used]
+    chosen = [choose(each, request) for each in packages if canonicalize_name(each["name"]) not in used]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        pinned = list(pool.map(lambda each: _pin(each, request, indexes, sources, download, reporter), chosen))
+        pinned = list(pool.map(lambda each: pin(each, request, indexes, sources, download, reporter), chosen))
     pinned.sort(key=lambda each: each.name)
     return Resolution(
         tuple(each for each in pinned if isinstance(each, PythonPackage)),
@@ -232,50 +121,6 @@ def _minimal_key(runtime: str) -> tuple[str, str]:
             f'set [runtime] closure = "full" in image.toml, or package to one of: {known}',
         )
     return key
-
-
-def python_platform(platform: str, libc: str) -> str:
-    """uv's name of *platform* with *libc*: never newer than the image's.
-
-    >>> python_platform("linux/amd64", "glibc 2.41")
-    'x86_64-manylinux_2_40'
-    """
-    minor = _glibc_minor(libc)
-    known = [each for each in _MANYLINUX if each <= minor]
-    if _musl_minor(libc) >= _MUSL and platform in ARCHITECTURES:
-        return f"{ARCHITECTURES[platform]}-unknown-linux-musl"
-    if not known or platform not in ARCHITECTURES:
-        raise ResolveError(f"there are no wheels to look for on {platform} with {libc}", "use a newer base")
-    return f"{ARCHITECTURES[platform]}-manylinux_2_{known[-1]}"
-
-
-def image_tags(python: Interpreter, platform: str) -> list[Tag]:
-    """The tags that the image's interpreter accepts, best first: computed, never those of the host."""
-    major, minor = map(int, python.minor.split("."))
-    architecture = ARCHITECTURES[platform]
-    platforms = []
-    for each in range(_musl_minor(python.libc), 0, -1):
-        platforms.append(f"musllinux_1_{each}_{architecture}")  # PEP 656
-    for each in range(_glibc_minor(python.libc), _OLDEST[architecture] - 1, -1):
-        platforms.append(f"manylinux_2_{each}_{architecture}")
-        if each in _LEGACY:
-            platforms.append(f"{_LEGACY[each]}_{architecture}")
-    platforms.append(f"linux_{architecture}")
-    interpreter = f"cp{major}{minor}"
-    best = cpython_tags((major, minor), [interpreter], platforms)
-    return [*best, *compatible_tags((major, minor), interpreter, platforms)]
-
-
-def _glibc_minor(libc: str) -> int:
-    """36 of "glibc 2.36"; 0 for a libc that manylinux (PEP 600) does not speak of."""
-    found = re.fullmatch(r"glibc 2\.(\d+)", libc)
-    return int(found[1]) if found else 0
-
-
-def _musl_minor(libc: str) -> int:
-    """2 of "musl 1.2"; 0 for another libc."""
-    found = re.fullmatch(r"musl 1\.(\d+)", libc)
-    return int(found[1]) if found else 0
 
 
 # -- uv ----------------------------------------------------------------------------------------------------
@@ -436,179 +281,6 @@ def _preferences(request: Request) -> str:
         if each.resource is None
     ]
     return header + "".join(pins) if pins else ""
-
-
-def wheel_name(wheel: LocalWheel) -> str:
-    """The package that *wheel* is of. Raises ResolveError for what is no wheel."""
-    try:
-        return parse_wheel_filename(wheel.filename)[0]
-    except InvalidWheelFilename:
-        raise ResolveError(
-            f'requirement "{wheel.key}": {wheel.filename} is not a wheel', "name a wheel or a source distribution"
-        ) from None
-
-
-# -- the one wheel -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    name: str
-    version: str
-    file: _Offer
-    local: LocalWheel | None = None
-    is_sdist: bool = False
-
-
-def _choose(package: Mapping[str, Any], request: Request) -> _Chosen:
-    """The best wheel of a ``[[packages]]`` table of PEP 751, or the wheel that the project brought."""
-    name = canonicalize_name(package["name"])
-    if "archive" in package:
-        return _brought(name, package, request)
-    if name in request.from_source and "sdist" in package:
-        return _Chosen(name, package["version"], _offer(package["sdist"]), is_sdist=True)
-    offers = [_offer(each) for each in package.get("wheels", ())]
-    best = _best(offers, request, name)
-    if best is None:
-        raise NoWheels(f"{name} {package['version']} has no wheel for {request.target}", [name])
-    return _Chosen(name, package["version"], best)
-
-
-def _brought(name: str, package: Mapping[str, Any], request: Request) -> _Chosen:
-    archive = package["archive"]
-    for wheel in request.wheels:
-        if wheel.filename == _basename(archive.get("path") or archive.get("url", "")):
-            version = package.get("version") or str(parse_wheel_filename(wheel.filename)[1])
-            offer = _Offer(wheel.filename, "", wheel.digest.hex, wheel.size, None)
-            return _Chosen(name, version, offer, wheel)
-    raise ResolveError(
-        f"{name} is required from an address by another package; a lock names no host",
-        "require it yourself, from a git repository or a folder, or bring its wheel as a "
-        '"type": "pip" entry of requirements.json',
-    )
-
-
-def _offer(table: Mapping[str, Any]) -> _Offer:
-    url = table.get("url", "")
-    path = table.get("path")
-    address = url or (Path(path).as_uri() if path else "")
-    return _Offer(
-        table.get("name") or _basename(address),
-        address,
-        table.get("hashes", {}).get("sha256"),
-        table.get("size"),
-        table.get("upload-time"),
-    )
-
-
-def _best(offers: Sequence[_Offer], request: Request, name: str) -> _Offer | None:
-    """The wheel pinned so far if it is still offered, else the one whose tag comes first, if one fits."""
-    rank = {tag: number for number, tag in enumerate(image_tags(request.python, request.platform))}
-    fitting = {each.filename: each for each in offers if _rank(each.filename, rank) is not None}
-    pinned = _kept(request, name)
-    if pinned is not None and pinned.wheel.name in fitting:
-        return fitting[pinned.wheel.name]
-    return min(fitting.values(), key=lambda each: (_rank(each.filename, rank), each.filename), default=None)
-
-
-def _rank(filename: str, rank: Mapping[Tag, int]) -> tuple[int, int, str] | None:
-    """Less is better. PEP 427: the build number "acts as a tie-breaker"; the higher is the newer."""
-    try:
-        _, _, build, tags = parse_wheel_filename(filename)
-    except InvalidWheelFilename:
-        return None
-    accepted = [rank[tag] for tag in tags if tag in rank]
-    number, suffix = build or (0, "")
-    return (min(accepted), -number, suffix) if accepted else None
-
-
-def _kept(request: Request, name: str) -> PythonPackage | None:
-    found = (each for each in request.keep if each.name == name and each.resource is None)
-    return next(found, None) if request.keeps(name) else None
-
-
-def _pin(
-    chosen: _Chosen,
-    request: Request,
-    indexes: Indexes,
-    sources: Mapping[str, str],
-    download: Download,
-    reporter: Reporter,
-) -> PythonPackage | Sdist:
-    """What the lock says of *chosen*; bytes whose digest or size the index does not tell are downloaded."""
-    offer = _as_pinned(chosen, request, reporter)
-    if chosen.local is not None:
-        return _package(chosen, offer, resource=chosen.local.key)
-    if offer.sha256 is None or offer.size is None:
-        offer = _measured(offer, indexes, download)
-    if chosen.is_sdist:
-        return _sdist(chosen, replace(offer, url=_asked_as(offer.url, indexes)), sources.get(chosen.name))
-    return _package(chosen, offer, index=sources.get(chosen.name))
-
-
-def _as_pinned(chosen: _Chosen, request: Request, reporter: Reporter) -> _Offer:
-    """The offer of *chosen*, with the size that the existing pin knows. A file that was replaced is told."""
-    offer, kept = chosen.file, _kept(request, chosen.name)
-    pinned = (kept.source if chosen.is_sdist else kept.wheel) if kept is not None else None
-    if pinned is None or pinned.name != offer.filename:
-        return offer
-    if offer.sha256 in (None, pinned.sha256):
-        return replace(offer, sha256=pinned.sha256, size=pinned.size)
-    if kept is not None and kept.source is not None and not chosen.is_sdist:
-        return offer  # nobody replaced what was built here, of a folder or a branch that went on
-    reporter.warn(
-        f"{offer.filename} is not the file that was pinned: sha256:{pinned.sha256}, now sha256:{offer.sha256}",
-        "find out who replaced it before you trust the new pin",
-    )
-    return offer
-
-
-def _measured(offer: _Offer, indexes: Indexes, download: Download) -> _Offer:
-    """*offer* with the digest and size of its bytes."""
-    digest, size = download(_asked_as(offer.url, indexes), offer.filename)
-    if offer.sha256 not in (None, digest.hex):
-        raise MismatchError(
-            f"{offer.filename} is not what its index says: sha256:{offer.sha256} is listed, {digest} was sent",
-            "try again; if it stays so, the index is broken",
-        )
-    return replace(offer, sha256=digest.hex, size=size)
-
-
-def _asked_as(url: str, indexes: Indexes) -> str:
-    """*url* with the credentials of the index that it belongs to."""
-    for each in (*(index.url for index in indexes.active), *indexes.find_links):
-        url = with_credentials(url, each)
-    return url
-
-
-def _sdist(chosen: _Chosen, offer: _Offer, index: str | None) -> Sdist:
-    assert offer.sha256 is not None
-    assert offer.size is not None
-    file = Pin(name=offer.filename, sha256=offer.sha256, size=offer.size)
-    return Sdist(chosen.name, chosen.version, file, offer.url, index, _rfc3339(offer.uploaded))
-
-
-def _package(chosen: _Chosen, offer: _Offer, *, index: str | None = None, resource: str | None = None) -> PythonPackage:
-    assert offer.sha256 is not None
-    assert offer.size is not None
-    wheel = Pin(name=offer.filename, sha256=offer.sha256, size=offer.size)
-    return PythonPackage(
-        name=chosen.name,
-        version=chosen.version,
-        index=index,
-        resource=resource,
-        upload_time=_rfc3339(offer.uploaded),
-        wheel=wheel,
-        source=chosen.local.source if chosen.local is not None else None,
-    )
-
-
-def _rfc3339(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else None
-
-
-def _basename(address: str) -> str:
-    return unquote(urlsplit(address).path).rpartition("/")[2]
 
 
 def _bare(url: str) -> str:

@@ -11,7 +11,7 @@ from pesto_repro.fetch import Fetcher
 from pesto_repro.lock.model import Resource
 from pesto_repro.project import Project
 from pesto_repro.project.requirements import ResourceSpec
-from pesto_repro.resolve.python import LocalWheel
+from pesto_repro.resolve.request import LocalWheel
 
 SDISTS = (".tar.gz", ".zip")
 """How the name of a source distribution ends (PEP 625; older ones are zip files)."""

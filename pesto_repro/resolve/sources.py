@@ -18,7 +18,8 @@ from pesto_repro.project.pyaddress import Address, address_of
 from pesto_repro.resolve import python
 from pesto_repro.resolve.builder import Builder
 from pesto_repro.resolve.failures import NoWheels
-from pesto_repro.resolve.python import Request
+from pesto_repro.resolve.request import Request
+from pesto_repro.resolve.wheel_tags import ARCHITECTURES
 
 _ROUNDS = 100
 
@@ -87,7 +88,7 @@ def _environment(interpreter: Interpreter, platform: str) -> dict[str, str]:
         "implementation_name": "cpython",
         "implementation_version": interpreter.version,
         "os_name": "posix",
-        "platform_machine": python.ARCHITECTURES[platform],
+        "platform_machine": ARCHITECTURES[platform],
         "platform_python_implementation": "CPython",
         "platform_release": "",
         "platform_system": "Linux",
