@@ -170,10 +170,14 @@ def family(pid: int) -> dict[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ("engine", "number", "code"),
+    [
+        ("bwrap", signal.SIGKILL, -signal.SIGKILL),
+        ("bwrap", signal.SIGINT, 130),
+        ("self", signal.SIGKILL, -signal.SIGKILL),
+        ("self", signal.SIGINT, 130),
+    ],
 )
-@pytest.mark.parametrize("engine", ["bwrap", "self"])
 def test_a_service_that_ends_leaves_nothing(
     layout: str, warm_store: Path, tmp_path: Path, engine: str, number: int, code: int
 ) -> None:
@@ -187,11 +191,13 @@ def test_a_service_that_ends_leaves_nothing(
     if engine == "bwrap" and found is not None:
         (tools / "bwrap").symlink_to(found)
     environment = {"PATH": str(tools), "TMPDIR": str(scratch)}
-    with run_service(layout, warm_store, env=environment) as (process, port):
-        with socket.create_connection(("127.0.0.1", port)):
-            before = family(process.pid)
-            process.send_signal(number)
-            assert code == process.wait()
+    with (
+        run_service(layout, warm_store, env=environment) as (process, port),
+        socket.create_connection(("127.0.0.1", port)),
+    ):
+        before = family(process.pid)
+        process.send_signal(number)
+        assert code == process.wait()
     assert len(before) > 2
     end = time.monotonic() + 60
     while (left := before.items() & {(pid, birth) for pid, (_, birth) in births().items()}) and time.monotonic() < end:
@@ -211,6 +217,21 @@ def rewrite(name: str, change: Callable[[Any], Any]) -> Change:
     return lambda output: (output / name).write_text(json.dumps(change(json.loads((output / name).read_text()))))
 
 
+def retype(path: Path, suffix: str, text: str) -> None:
+    """Another type of value in the place of *path*."""
+    path.unlink()
+    path.with_suffix(suffix).write_text(text)
+
+
+def floats(value: Any) -> Any:
+    """*value* with every whole number as a floating point number."""
+    if isinstance(value, dict):
+        return {key: floats(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [floats(each) for each in value]
+    return float(value) if isinstance(value, int) else value
+
+
 def swap(first: str, second: str) -> Change:
     """Two files of the output change places."""
 
@@ -227,16 +248,21 @@ CHANGES: Mapping[str, Change] = {
     "test_number": lambda output: (output / "number_output.float").write_text("3.1415900001"),
     "test_number_equal": lambda output: (output / "number_output.float").write_text("3.141590"),
     "test_integer": lambda output: (output / "integer_output.integer").write_text("43"),
+    "test_integer_as_number": lambda output: retype(output / "integer_output.integer", ".float", "42.0"),
+    "test_integer_as_text": lambda output: retype(output / "integer_output.integer", ".string", "42"),
     "test_string": lambda output: (output / "string_output.string").write_text("some input value\n"),
     "test_missing": lambda output: (output / "string_output.string").unlink(),
     "test_extra": lambda output: (output / "more.json").write_text("null"),
     "test_areas_order": swap("areas/0.json", "areas/1.json"),
+    "test_areas_none": lambda output: [each.unlink() for each in (output / "areas").iterdir()],
+    "test_area_floats": rewrite("areas/0.json", floats),
     "test_area_less": lambda output: (output / "areas/1.json").unlink(),
     "test_area_more": lambda output: (output / "areas/2.json").write_text("{}"),
     "test_area_corners": rewrite("areas/0.json", lambda area: {**area, "coordinates": [area["coordinates"][0][::-1]]}),
     "test_pictures_order": swap("image_list/0.png", "image_list/1.png"),
     "test_picture": swap("image.png", "image_list/1.png"),
     "test_picture_more": lambda output: shutil.copy(output / "image.png", output / "image_list/2.png"),
+    "test_dict_order": rewrite("dict_output.json", lambda value: dict(reversed(value.items()))),
     "test_dict": rewrite("dict_output.json", lambda value: {**value, "object": {}}),
     "test_features_order": rewrite("geojson.json", lambda value: {**value, "features": value["features"][::-1]}),
     "test_features_less": rewrite("geojson.json", lambda value: {**value, "features": value["features"][1:]}),
@@ -273,7 +299,12 @@ def test_upstream_s_tester_agrees(
     with service(stateful, warm_store, *words, "--mount", f"{resources}:{resources}") as port:
         theirs = upstream_s(resources, port, tester, tmp_path)
         ours = own(resources, port, tester)
+        for name in CHANGES:
+            shutil.rmtree(resources / name)
+        update_json(resources / "expected_describe.json", title="another")
+        described = [upstream_s(resources, port, tester, tmp_path), own(resources, port, tester)]
     assert theirs == ours
+    assert [{"describe": Verdict.FAILED}] * 2 == described
     assert DIFFERENT == {name for name, verdict in ours.items() if verdict is Verdict.FAILED}
 
 
