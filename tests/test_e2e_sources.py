@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -152,9 +151,9 @@ def test_a_repository_a_folder_and_an_sdist_are_built(warm_store: Path, tmp_path
     told = (
         f"error: sources are not what was locked:\n  libs/beside was sha256:{pins['beside']['source']['sha256']}, is "
     )
-    output = ["-o", tmp_path / "x"]
-    for command, *words in (["build"], ["lock", "--check"], ["export", "--format", "apt"], ["vendor", *output]):
-        done = run(command, project, *words, "--store", warm_store, check=False)
+    for words in ("build", "lock --check", "export --format apt", f"vendor -o {tmp_path}/x.tar"):
+        command, *options = words.split()
+        done = run(command, project, *options, "--store", warm_store, check=False)
         assert (1, "", True) == (done.returncode, done.stdout, done.stderr.startswith(told)), done.stderr
     lock(project, store=warm_store)
     after = built(project)
@@ -192,6 +191,7 @@ def test_a_hostile_source_is_shown_what_was_refused(warm_store: Path, tmp_path: 
         with pytest.raises(BlockingIOError):
             server.accept()
     assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("error: libs/evil cannot be built: "), done.stderr
     lines = [line.strip() for line in done.stderr.splitlines()]
     refused = ["home was refused: FileNotFoundError", "outside was refused: FileNotFoundError"]
     for each in [*refused, "socket was refused: ConnectionRefusedError", "that was all"]:
@@ -200,4 +200,3 @@ def test_a_hostile_source_is_shown_what_was_refused(warm_store: Path, tmp_path: 
     assert not (project / "lockfiles").exists()
     left = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not [each for each in left if str(outside).encode() in each.split(b"\0")]
-    assert "evil" in json.dumps(lines[0])

@@ -69,7 +69,7 @@ def built(runtime_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Smal
 @pytest.mark.parametrize("command", ["build", "plan"])
 def test_what_has_nothing_to_do_imports_little(built: Small, command: str) -> None:
     """Neither the checks of documents nor the network, keys, bills of materials, resolvers or sandboxes."""
-    output = ["-o", built.output] if command == "build" else []
+    output = ["-o", str(built.output)] if command == "build" else []
     found = imported(command, built.root, "--store", built.store, *output, env=built.env)
     assert "realise" in {each.rpartition(".")[2] for each in ours(found)}
     assert set() == foreign(found) - WARM
