@@ -1,11 +1,10 @@
-"""``plan``: the steps. ``build``: the image, as an archive or a layout, or pushed to a registry."""
+"""``build``: the image, as an archive or a layout, or pushed to a registry."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,8 @@ import click
 
 from pesto_repro.audit.explain import remember
 from pesto_repro.build.base import Bases
-from pesto_repro.build.realise import Lost, Realised, Workshop, hidden_paths, known, persist
+from pesto_repro.build.realise import Lost, Realised, Workshop, hidden_paths, persist
 from pesto_repro.build.shared import Shared
-from pesto_repro.cli.benches import maker
 from pesto_repro.cli.cache import CacheChoice, cache_options, shared_build
 from pesto_repro.cli.console import human, show, show_json
 from pesto_repro.cli.kept import remember_build
@@ -23,11 +21,11 @@ from pesto_repro.cli.locked import Locked, locked
 from pesto_repro.cli.options import Session, project_command
 from pesto_repro.cli.places import Pushed, pushed_json, read_target, tagged
 from pesto_repro.cli.trust import trusted
-from pesto_repro.cli.world import base_sources, world_of
+from pesto_repro.cli.workshop import assembled, workshop
+from pesto_repro.cli.world import base_sources
 from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError
-from pesto_repro.fetch.artifacts import artifacts
-from pesto_repro.oci import Image, Layer, assemble, assemble_index
+from pesto_repro.oci import Image, Layer
 from pesto_repro.plan import Step
 from pesto_repro.registry.content import BASE, Document, StoreContent, documents
 from pesto_repro.registry.reference import RemoteReference
@@ -35,36 +33,6 @@ from pesto_repro.sinks import write_archive, write_layout
 
 if TYPE_CHECKING:
     from pesto_repro.audit.attachments import Attachment
-
-
-@click.command()
-@project_command
-def plan(session: Session) -> int:
-    """Show the steps of PROJECT's image, their keys, and which of their layers are in the store."""
-    found = locked(session.request, session.console, session.store)
-    shop = workshop(session, found, offline=True)
-    if session.json:
-        platforms = [
-            {
-                "platform": str(each.platform),
-                **({"base": each.base.original, "manifest": each.base.manifest} if each.base else {}),
-                **({"uses": list(each.uses)} if each.uses else {}),
-                "steps": [_step_json(step, shop) for step in each.steps],
-            }
-            for each in found.plans
-        ]
-        show_json({"reference": str(found.project.reference), "lock": found.lock.content_hash, "platforms": platforms})
-        return 0
-    for each in found.plans:
-        show(f"{each.platform}")
-        if each.base is not None:
-            size = human(sum(layer.size for layer in each.base.layers))
-            show(f"  {each.base.manifest[7:19]}  {size:>9}  {'base':<13}  {each.base.original}")
-        if each.uses:
-            show(f"  {'':<12}  {'':>9}  {'base':<13}  brings, and they are used: {', '.join(each.uses)}")
-        for step in each.steps:
-            show(_step_line(step, known(step, shop)))
-    return 0
 
 
 @click.command()
@@ -164,16 +132,6 @@ def _built(output: str | None, targets: _Targets, found: Locked, shared: Shared,
     return persist(attempt, bases.bring, shared.shop.store)
 
 
-def assembled(found: Locked, realised: Mapping[Digest, Realised], bases: Bases) -> Image:
-    """The image of all platforms, from the layers of its steps."""
-    return assemble_index(
-        [
-            assemble(each.recipe, [realised[step.key].layer for step in each.steps], bases.image(each.base))
-            for each in found.plans
-        ]
-    )
-
-
 def _write(target: str, image: Image, found: Locked, shop: Workshop) -> None:
     reference = str(found.project.reference)
     if target.startswith("oci:"):
@@ -233,22 +191,6 @@ def _tell(built: _Built, found: Locked, session: Session) -> None:
     session.console.info(f"{where}: {said}, {human(_total(built.image))}")
 
 
-def workshop(session: Session, found: Locked, *, offline: bool, jobs: int | None = None) -> Workshop:
-    """Where the steps of *found* are made: with the session's store, and this machine's ways to fetch."""
-    world = world_of(found.project, session.store, session.console, offline=offline)
-    pinned = artifacts(found.lock, found.project, world, maker(found.project, world, offline))
-    make = partial(
-        Workshop,
-        session.store,
-        found.local,
-        pinned.fetch,
-        found.lock.assembly.compression,
-        found.lock.assembly.compressor,
-        session.console,
-    )
-    return make(jobs) if jobs else make()
-
-
 def _filename(found: Locked) -> str:
     reference = found.project.reference
     return f"{reference.name.replace('/', '-')}-{reference.tag}.oci.tar"
@@ -256,23 +198,6 @@ def _filename(found: Locked) -> str:
 
 def _total(image: Image) -> int:
     return sum(layer.descriptor.size for layer in image.layers().values())
-
-
-def _step_line(step: Step, layer: Layer | None) -> str:
-    state = human(layer.descriptor.size) if layer else "to make"
-    return f"  {step.key.hex[:12]}  {state:>9}  {step.section:<13}  {step.name}"
-
-
-def _step_json(step: Step, shop: Workshop) -> dict[str, Any]:
-    layer = known(step, shop)
-    return {
-        "kind": step.kind,
-        "name": step.name,
-        "section": step.section,
-        "step": str(step.key),
-        "inputs": [str(each.digest) for each in step.inputs],
-        "cached": layer is not None,
-    }
 
 
 def _build_json(found: Locked, built: _Built) -> dict[str, Any]:

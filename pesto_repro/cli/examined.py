@@ -17,13 +17,13 @@ from pesto_repro.audit.scan import manifests
 from pesto_repro.audit.verify import travelling_lock
 from pesto_repro.build.base import Bases
 from pesto_repro.build.realise import Lost, persist, realise
-from pesto_repro.cli.build import assembled, workshop
 from pesto_repro.cli.locked import locked
 from pesto_repro.cli.options import Session, Target
 from pesto_repro.cli.places import read_place
 from pesto_repro.cli.push import find
 from pesto_repro.cli.registries import reachable
 from pesto_repro.cli.trust import trusted
+from pesto_repro.cli.workshop import assembled, workshop
 from pesto_repro.cli.world import base_sources
 from pesto_repro.errors import LockError, PestoError
 from pesto_repro.lock import text as lock_text

@@ -10,10 +10,10 @@ import click
 from pesto_repro.audit import explain as reasons
 from pesto_repro.audit.explain import Explained, Explanation
 from pesto_repro.build.realise import Workshop, known
-from pesto_repro.cli.build import workshop
 from pesto_repro.cli.console import show, show_json
 from pesto_repro.cli.locked import locked
 from pesto_repro.cli.options import Session, project_command
+from pesto_repro.cli.workshop import workshop
 from pesto_repro.errors import PestoError
 from pesto_repro.plan import Step
 

@@ -14,10 +14,10 @@ import click
 
 from pesto_repro.addresses import public
 from pesto_repro.audit.export import Place, apt, choose, pylock, requirements
-from pesto_repro.cli.build import workshop
 from pesto_repro.cli.console import human, show, show_json
 from pesto_repro.cli.locked import locked
 from pesto_repro.cli.options import Session, project_command
+from pesto_repro.cli.workshop import workshop
 from pesto_repro.cli.world import world_of
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, PestoError

@@ -20,7 +20,7 @@ from pesto_repro.errors import EXIT_FAILURE, EXIT_INTERRUPTED, PestoError
 COMMANDS = {
     "init": ("init:init", "Make a new project at TARGET."),
     "lock": ("lock:lock", "Pin everything PROJECT depends on into its lock."),
-    "plan": ("build:plan", "Show the steps of PROJECT's image, and what the store has."),
+    "plan": ("plan:plan", "Show the steps of PROJECT's image, and what the store has."),
     "explain": ("explain:explain", "Say why steps of PROJECT are to be made again."),
     "build": ("build:build", "Build PROJECT's image from its lock."),
     "run": ("run:run", "Run an image's service, or one request, without Docker."),

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError
 from pesto_repro.registry.reference import RemoteReference
-from pesto_repro.registry.transfer import Report
+
+if TYPE_CHECKING:
+    from pesto_repro.registry.transfer import Report
 
 _REGISTRY = "docker://"
 _LAYOUT = "oci:"
@@ -40,7 +42,7 @@ class Layout:
 
 
 Place = Archive | Layout | RemoteReference
-Pushed = tuple[RemoteReference, Report]
+Pushed = tuple[RemoteReference, "Report"]
 
 
 def read_place(text: str) -> Place:

@@ -19,13 +19,13 @@ from typing import Any
 
 from pesto_repro.build.base import Bases
 from pesto_repro.build.realise import Lost, Workshop, persist, realise
-from pesto_repro.cli.build import workshop
 from pesto_repro.cli.locked import Locked, locked
 from pesto_repro.cli.options import Session, Target
 from pesto_repro.cli.places import read_place
 from pesto_repro.cli.push import Found, find
 from pesto_repro.cli.registries import reachable
 from pesto_repro.cli.trust import require_signed_with, trusted
+from pesto_repro.cli.workshop import workshop
 from pesto_repro.cli.world import base_sources
 from pesto_repro.digest import Digest
 from pesto_repro.errors import FetchError, PestoError

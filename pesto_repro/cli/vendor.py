@@ -11,7 +11,6 @@ import click
 from pesto_repro.build.base import Bases
 from pesto_repro.bundle.make import BundleImage, bundle_of
 from pesto_repro.bundle.read import Bundled, read_bundle
-from pesto_repro.cli.build import workshop
 from pesto_repro.cli.console import human, show, show_json
 from pesto_repro.cli.locked import Locked, locked
 from pesto_repro.cli.options import Session, project_command
@@ -19,6 +18,7 @@ from pesto_repro.cli.places import Archive, Layout, read_place
 from pesto_repro.cli.push import find
 from pesto_repro.cli.registries import reachable
 from pesto_repro.cli.trust import trusted
+from pesto_repro.cli.workshop import workshop
 from pesto_repro.cli.world import base_sources, world_of
 from pesto_repro.digest import Digest
 from pesto_repro.errors import OfflineError, PestoError

@@ -14,7 +14,6 @@ from pesto_repro.audit.compare import Held
 from pesto_repro.audit.verify import Finding, Lending, findings, travelling_lock
 from pesto_repro.build.base import Bases
 from pesto_repro.build.realise import owners, realise
-from pesto_repro.cli.build import assembled, workshop
 from pesto_repro.cli.console import Console, show, show_json
 from pesto_repro.cli.inspect import describe
 from pesto_repro.cli.locked import Locked, Request, locked
@@ -23,6 +22,7 @@ from pesto_repro.cli.places import Place, read_place
 from pesto_repro.cli.push import Found, find
 from pesto_repro.cli.registries import reachable
 from pesto_repro.cli.trust import require_signed_with, trusted
+from pesto_repro.cli.workshop import assembled, workshop
 from pesto_repro.cli.world import base_sources, store_at
 from pesto_repro.digest import Digest
 from pesto_repro.errors import EXIT_FAILURE
