@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -360,7 +361,9 @@ def run_service(
     words = ["run", target, *arguments, "--port", "0", "-q", "--store", store]
     command = [sys.executable, "-m", "pesto_repro", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    # What is started in the background of a shell ignores Ctrl-C, and so does all that it starts.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heed) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline()
