@@ -10,6 +10,7 @@ import json
 import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,7 +167,7 @@ def tool(*words: str | Path) -> list[str]:
 def edit(project: Path, comment: str) -> None:
     """Add one line, another one each time, to the algorithm's code."""
     with (project / "algorithm/process.py").open("a") as code:
-        code.write(f"# {comment}\n")
+        code.write(f"# {comment} {time.time_ns()}\n")  # buildah remembers what an earlier run has built
 
 
 def write_noise(path: Path, size: int) -> None:
