@@ -18,18 +18,18 @@ OBSTACLES: dict[str, str] = {
         "Debian's part is two thirds of the work: of 3.1 s of CPU on two cores, 0.9 s unpack xz (63 MB/s), 0.7 s "
         "deflate the same files again (zlib-ng, level 6), 0.9 s are the wheels, 0.3 s start-up, 0.1 s the archive. "
         "Done: large files of wheels are copied as they are deflated; a .deb is unpacked once, not twice (0.9 s of CPU "
-        "less). Tried and not taken: level 4 (0.15 s of CPU less, 1.3 % larger), level 2 (0.3 s, 6 % larger). The floor "
-        "does not deflate, and uv's side has no Debian packages."
+        "less). Tried and not taken: level 4 (0.15 s of CPU less, 1.3 % larger), level 2 (0.3 s, 6 % larger). The "
+        "floor does not deflate, and uv's side has no Debian packages."
     ),
     "first-large": (
         "The floor neither deflates nor writes layers: ours writes every byte twice (the layer into the store, the "
-        "archive), deflates the wheels' small files, and unpacks and deflates Debian's packages again as in the template "
-        "image. Its profile was not taken apart further."
+        "archive), deflates the wheels' small files, and unpacks and deflates Debian's packages again as in the "
+        "template image. Its profile was not taken apart further."
     ),
     "cold-template": (
-        "The mirrors here send the bytes in half a second. The rest is the build itself (see the first build), Debian's "
-        "index (50 MB of text to unpack and search) and uv's questions to the package index. Layers are made while other "
-        "downloads still run; building before everything is locked is not done."
+        "The mirrors here send the bytes in half a second. The rest is the build itself (see the first build), "
+        "Debian's index (50 MB of text to unpack and search) and uv's questions to the package index. Layers are made "
+        "while other downloads still run; building before everything is locked is not done."
     ),
     "cold-large": "As for the template image; the build itself is 6 s of it.",
     "size-template": (
