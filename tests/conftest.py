@@ -14,10 +14,11 @@ from tests import judges, upstream
 from tests.e2e import locked_once, locked_template, template, warm_store
 from tests.registries import htpasswd_registry, plain_registry, tls_registry, token_registry
 from tests.sandboxes import sandboxes
+from tests.small_project import built, built_once
 from tests.tester import tester
 
 __all__ = ["locked_once", "locked_template", "template", "warm_store"]  # fixtures, for all tests
-__all__ += ["sandboxes", "tester"]
+__all__ += ["built", "built_once", "sandboxes", "tester"]
 __all__ += ["htpasswd_registry", "plain_registry", "tls_registry", "token_registry"]
 
 CACHE = "PESTO_REPRO_TEST_CACHE"

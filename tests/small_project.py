@@ -11,9 +11,11 @@ import json
 import random
 import shutil
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pesto_repro import scaffold
 from pesto_repro.build.compress import describe
@@ -156,3 +158,18 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.size = size
     return info
+
+
+@pytest.fixture(scope="session")
+def built_once(runtime_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Small, str]:
+    """The small project, built, and its image's digest: not to be changed."""
+    small = make_small(tmp_path_factory.mktemp("built"), runtime_wheel)
+    return small, small.build()["digest"]
+
+
+@pytest.fixture
+def built(built_once: tuple[Small, str], tmp_path: Path) -> tuple[Small, str]:
+    """The small project with a copy of the store that it was built with, and the image's digest."""
+    small, digest = built_once
+    shutil.copytree(small.store, tmp_path / "store")
+    return replace(small, store=tmp_path / "store"), digest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pesto_repro.audit.explain import remember
+from pesto_repro.audit.remembered import remember
 from pesto_repro.cli.locked import Request, locked
 from pesto_repro.plan.step import MAKER_VERSIONS
 from pesto_repro.progress import Reporter

@@ -14,7 +14,7 @@ from pesto_repro.progress import Reporter
 from pesto_repro.registry import shared_tag
 from pesto_repro.registry.companions import in_layout, in_repository, send
 from pesto_repro.registry.content import Document, LayoutContent, RemoteContent, documents
-from pesto_repro.registry.cosign import sign, signature_tag, verify_signatures
+from pesto_repro.registry.cosign import sign, signature_tag
 from pesto_repro.registry.ports import Repository
 from pesto_repro.registry.referrers import Artifact, attach, referrers, send_blob
 from pesto_repro.registry.signing import ImageSigner
@@ -25,6 +25,7 @@ from tests.images import make_image, make_layers
 from tests.memory_registry import MemoryRegistry, MemoryRepository
 from tests.registries import LiveRegistry
 from tests.registry_client import manifest
+from tests.signatures import signed_by
 from tests.small_project import make_small
 
 SPDX = "application/spdx+json"
@@ -82,7 +83,7 @@ def test_all_that_goes_with_an_image(
         image[-1].descriptor.digest,
         referrers(source, image[-1].descriptor.digest, SPDX)[0].descriptor.digest,
     ):
-        assert ["simple", "bundle"] == [each.form for each in verify_signatures(target, subject, signer.public)]
+        assert ["simple", "bundle"] == [each.form for each in signed_by(target, subject, signer.public)]
 
 
 def test_signatures_that_are_there_stay(source: MemoryRepository, signer: ImageSigner) -> None:
@@ -92,7 +93,7 @@ def test_signatures_that_are_there_stay(source: MemoryRepository, signer: ImageS
     sign(target, image[-1].descriptor, own, at_once)
     send(RemoteContent(source), in_repository(source, image), target, Reporter(), at_once)
     for each in (own, signer):
-        assert 2 == len(verify_signatures(target, image[-1].descriptor.digest, each.public))
+        assert 2 == len(signed_by(target, image[-1].descriptor.digest, each.public))
 
 
 def test_an_entry_that_is_attached_to_nothing(tmp_path: Path) -> None:

@@ -104,11 +104,11 @@ def test_mounts(root: Path, tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "in/file").write_text("input")
     mounts = (
         Mount(tmp_path / "in", "/tmp/deep/in"),
-        Mount(tmp_path / "out", "/work", writable=True),
+        Mount(tmp_path / "out", "/made", writable=True),
         Mount(tmp_path / "over", "/opt"),
         Mount(tmp_path / "in/file", "/tmp/alone"),
     )
-    script = "cat /tmp/deep/in/file /tmp/alone; cp /tmp/alone /work/made; touch /tmp/deep/in/x /opt/x; true"
+    script = "cat /tmp/deep/in/file /tmp/alone; cp /tmp/alone /made/made; touch /tmp/deep/in/x /opt/x; true"
     done = run(usr_cell(root, *mounts), ["sh", "-c", script], engine=engine)
     assert (b"inputinput", "input") == (done.stdout, (tmp_path / "out/made").read_text())
     assert 2 == done.stderr.count(b"Read-only file system")
@@ -180,10 +180,10 @@ def test_a_program_without_its_interpreter(root: Path, tmp_path: Path, engine: E
     (tmp_path / "script").write_text("#!/none")
     (tmp_path / "script").chmod(0o755)
     with pytest.raises(PestoError) as caught:
-        run(usr_cell(root, Mount(tmp_path, "/work")), ["/work/script"], engine=engine)
+        run(usr_cell(root, Mount(tmp_path, "/made")), ["/made/script"], engine=engine)
     messages = {
         Engine.BWRAP: "bwrap could not run the command; it said why",
-        Engine.NAMESPACES: "/work/script cannot be run: No such file or directory",
+        Engine.NAMESPACES: "/made/script cannot be run: No such file or directory",
     }
     assert messages[engine] == caught.value.message
 

@@ -299,6 +299,6 @@ def test_a_link_in_a_writable_mount_leads_nowhere(root: Path, tmp_path: Path, en
     work, secret = tmp_path / "work", tmp_path / "secret"
     work.mkdir()
     secret.write_text("secret")
-    command = ["sh", "-c", f"ln -s {secret} /work/link; cat /work/link; echo x > /work/link; true"]
-    done = run(usr_cell(root, Mount(work, "/work", writable=True)), command, engine=engine)
+    command = ["sh", "-c", f"ln -s {secret} /made/link; cat /made/link; echo x > /made/link; true"]
+    done = run(usr_cell(root, Mount(work, "/made", writable=True)), command, engine=engine)
     assert (b"", "secret") == (done.stdout, secret.read_text())

@@ -24,7 +24,7 @@ from pesto_repro.digest import Digest
 from pesto_repro.errors import PestoError
 from pesto_repro.oci import Descriptor, MediaType
 from pesto_repro.registry import cosign, shared_tag
-from pesto_repro.registry.cosign import BUNDLE, SIGNATURE, claims, encoded, require_signed, sign, verify_signatures
+from pesto_repro.registry.cosign import BUNDLE, SIGNATURE, claims, encoded, require_signed, sign
 from pesto_repro.registry.ports import Manifest, Repository
 from pesto_repro.registry.referrers import referrers
 from pesto_repro.registry.secretbox import WrongPassword, poly1305, unseal
@@ -36,6 +36,7 @@ from tests.images import make_image, make_layers
 from tests.judges import judge
 from tests.memory_registry import MemoryRegistry, MemoryRepository
 from tests.registries import LiveRegistry
+from tests.signatures import signed_by
 
 COSIGN_KEY = """\
 -----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----
@@ -218,9 +219,9 @@ def test_a_signature_is_found_in_both_forms(lists: bool, signer: ImageSigner) ->
     target = repository(lists=lists)
     made = sign(target, IMAGE, signer, at_once)
     assert ("simple", "bundle") == tuple(each.form for each in made)
-    assert made == verify_signatures(target, IMAGE.digest, signer.public)
-    assert () == verify_signatures(target, IMAGE.digest, ImageSigner.new().public)
-    assert () == verify_signatures(target, OTHER, signer.public)
+    assert made == signed_by(target, IMAGE.digest, signer.public)
+    assert () == signed_by(target, IMAGE.digest, ImageSigner.new().public)
+    assert () == signed_by(target, OTHER, signer.public)
 
 
 def test_the_bundle(signer: ImageSigner) -> None:
@@ -250,7 +251,7 @@ def test_signatures_of_several_keys_stand_side_by_side(signer: ImageSigner, cosi
     for tag in both.tags():
         assert both.manifests[tag] == turned.manifests[tag]
     for each in (signer, cosign_signer):
-        assert 2 == len(verify_signatures(both, IMAGE.digest, each.public))
+        assert 2 == len(signed_by(both, IMAGE.digest, each.public))
     assert 4 == len(claims(both, IMAGE.digest))
 
 
@@ -261,7 +262,7 @@ def test_a_signature_of_another_image_is_none(signer: ImageSigner) -> None:
     tag, own = cosign.signature_tag(OTHER), cosign.signature_tag(IMAGE.digest)
     target.manifests[own] = target.manifests[tag]
     assert 1 == len(claims(target, IMAGE.digest))
-    assert () == verify_signatures(target, IMAGE.digest, signer.public)
+    assert () == signed_by(target, IMAGE.digest, signer.public)
 
 
 def test_what_is_not_understood_counts_as_no_signature(signer: ImageSigner) -> None:
@@ -287,7 +288,7 @@ def test_what_is_not_understood_counts_as_no_signature(signer: ImageSigner) -> N
     document = {"schemaVersion": 2, "mediaType": MediaType.MANIFEST, "config": config.document(), "layers": layers}
     data = json.dumps(document).encode()
     target.push_manifest(cosign.signature_tag(IMAGE.digest), Manifest(MediaType.MANIFEST, Digest.of(data), data))
-    assert ["simple", "bundle"] == [each.form for each in verify_signatures(target, IMAGE.digest, signer.public)]
+    assert ["simple", "bundle"] == [each.form for each in signed_by(target, IMAGE.digest, signer.public)]
 
 
 def test_an_attestation_is_no_signature(signer: ImageSigner) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ from pesto_repro.errors import StoreError
 from pesto_repro.sinks import output_slot
 from pesto_repro.store import Store
 from tests.e2e import REPOSITORY
-from tests.small_project import Small, make_small
+from tests.small_project import Small
 
 NOW = 1_500_000_000.0
 MONTH = NOW - 30 * DAY
@@ -37,20 +36,6 @@ MONTH = NOW - 30 * DAY
 def store(tmp_path: Path) -> Store:
     """An empty one."""
     return Store(tmp_path / "store")
-
-
-@pytest.fixture(scope="module")
-def _built(runtime_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Small, str]:
-    small = make_small(tmp_path_factory.mktemp("gc"), runtime_wheel)
-    return small, small.build()["digest"]
-
-
-@pytest.fixture
-def built(_built: tuple[Small, str], tmp_path: Path) -> tuple[Small, str]:
-    """The small project with a copy of the store that it was built with, and the image's digest."""
-    small, digest = _built
-    shutil.copytree(small.store, tmp_path / "store")
-    return replace(small, store=tmp_path / "store"), digest
 
 
 def store_command(*arguments: str | Path) -> tuple[int, str, str]:

@@ -1,10 +1,6 @@
 """Why a step is to be made: what of its inputs changed since the nearest earlier one, by value.
 
-A build leaves two kinds of cheap records in the store (``remember``), so that a later command can compare:
-
-* ``explain/<key>``: what a step's key says: its kind, the versions of its makers, its parameters and inputs;
-* ``last/<slot>``: the steps of the last build, with what of its image no step depends on. One slot is that of the
-  project with these profiles and this platform, another that of any profiles.
+A build leaves records of its steps in the store (:mod:`~pesto_repro.audit.remembered`).
 
 Of a step that is missing, the nearest earlier one is that step of the last build, of its kind and section, that has
 most in common with it. Without records nothing is guessed: it was never made here.
@@ -20,83 +16,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from pesto_repro.audit.compare import ABSENT, said, values
-from pesto_repro.digest import canonical_json, digest_of_value
+from pesto_repro.audit.remembered import build_document, slots_of
 from pesto_repro.errors import LockError
 from pesto_repro.lock import text as lock_text
 from pesto_repro.lock.drift import changes as pin_changes
 from pesto_repro.lock.drift import drift
 from pesto_repro.lock.model import Lock
-from pesto_repro.oci import Recipe
 from pesto_repro.plan import Plan, Step
-from pesto_repro.plan.step import MAKER_VERSIONS, TAR_VERSION
 from pesto_repro.store import Store
 
 _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(?:-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl")
 _DEB = re.compile(r"(?P<name>[^_]+)_(?P<version>[^_]+)_[^_]+\.deb")
 Document = Mapping[str, Any]
 """What a step's key is made of, or what is remembered of a build."""
-
-
-# -- what is remembered ------------------------------------------------------------------------------------------
-
-
-def remember(plans: Iterable[Plan], lock: Lock, store: Store) -> None:
-    """Keep what a later explanation needs; nothing is written where all is known already."""
-    for plan in plans:
-        build = build_document(plan, lock)
-        text = canonical_json(build).decode()
-        slots = _slots(plan, lock)
-        if all((store.record("last", slot) or {}).get("build") == text for slot in slots):
-            continue
-        for step in plan.steps:
-            if store.record("explain", step.key.hex) is None:
-                store.remember("explain", step.key.hex, {"step": canonical_json(step_document(step)).decode()})
-        for slot in slots:
-            store.remember("last", slot, {"build": text})
-
-
-def step_document(step: Step) -> dict[str, Any]:
-    """What decides *step*'s key."""
-    return {
-        "kind": step.kind,
-        "maker": MAKER_VERSIONS[step.kind],
-        "tar": TAR_VERSION,
-        "params": dict(step.params),
-        "inputs": [[each.name, str(each.digest)] for each in step.inputs],
-    }
-
-
-def build_document(plan: Plan, lock: Lock) -> dict[str, Any]:
-    """The steps of a build, and what else decides its image."""
-    return {
-        "steps": [[step.section, step.kind, step.name, step.key.hex] for step in plan.steps],
-        "layers.max": lock.input.max_layers,
-        "compressor": lock.assembly.compressor,
-        "base": f"{plan.base.original}@{plan.base.manifest}" if plan.base else "",
-        "config": _recipe(plan.recipe),
-    }
-
-
-def _recipe(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "created": recipe.created,
-        "user": recipe.user,
-        "env": dict(each.partition("=")[::2] for each in recipe.env),
-        "cmd": list(recipe.cmd),
-        "ports": list(recipe.ports),
-        "labels": dict(recipe.labels),
-        "healthcheck": list(recipe.healthcheck),
-    }
-
-
-def _slots(plan: Plan, lock: Lock) -> tuple[str, ...]:
-    """Where the last build of this project is remembered: with its profiles; with any."""
-    name, platform = lock.input.name, str(plan.platform)
-    exact, any_profiles = [name, platform, list(lock.input.profiles)], [name, platform]
-    return digest_of_value(exact).hex, digest_of_value(any_profiles).hex
-
-
-# -- what is explained -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +60,7 @@ def explain(plan: Plan, lock: Lock, store: Store, there: Callable[[Step], bool])
 
 
 def _last(plan: Plan, lock: Lock, store: Store) -> Document | None:
-    for slot in _slots(plan, lock):
+    for slot in slots_of(plan, lock):
         if (record := store.record("last", slot)) is not None:
             found: Document = json.loads(str(record["build"]))
             return found
@@ -160,7 +92,7 @@ class _Past:
             alike = [each for each in self.steps if (each[0], each[2]) == (step.section, step.name)]
         if not alike:
             return None
-        mine = _marks(step_document(step))
+        mine = _marks(step.document)
         best = max(alike, key=lambda each: (each[3] == step.key.hex, len(mine & _marks(each[4])), each[3]))
         return (best[3], best[4]) if mine & _marks(best[4]) else None
 
@@ -191,7 +123,7 @@ def _step(step: Step, there: bool, past: _Past, lock: Lock) -> Explanation:
     key, document = nearest
     if key == step.key.hex:
         return Explanation(step, False, key, ("none of its inputs changed; its layer is not in the store",))
-    why = tuple(_differences(document, step_document(step), past, lock))
+    why = tuple(_differences(document, step.document, past, lock))
     return Explanation(step, False, key, why)
 
 

@@ -16,7 +16,6 @@ from functools import partial
 from pesto_repro.build.keep import BLOBS, HELD, Contents, Item, Kept, contents, holds
 from pesto_repro.build.roots import Root, live, renounce
 from pesto_repro.digest import CHUNK, Digest, chunks
-from pesto_repro.errors import StoreError
 from pesto_repro.progress import Activity, Reporter
 from pesto_repro.store import Store
 
@@ -128,11 +127,3 @@ def _need_faults(found: Contents, there: set[str]) -> Iterator[Fault]:
                 if digest.hex not in there and digest not in told:
                     told.add(digest)
                     yield Fault("need", digest.hex, f"a {kind} that {root.reference} needs is not there")
-
-
-def require_healthy(health: Health, where: str) -> None:
-    """Raises StoreError that names every fault."""
-    if health.faults:
-        count = len(health.faults)
-        head = f"the store at {where} has {count} fault{'s' if count > 1 else ''}:"
-        raise StoreError("\n  ".join([head, *map(str, health.faults)]), "run `pesto-repro store check --repair`")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pesto_repro.audit.explain import remember
+from pesto_repro.audit.remembered import remember
 from pesto_repro.build.base import Bases
 from pesto_repro.build.realise import Lost, Realised, Workshop, hidden_paths, persist
 from pesto_repro.build.shared import Shared

@@ -50,18 +50,21 @@ class Step:
     params: Mapping[str, Any]
     inputs: tuple[Pinned, ...] = ()
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """Kind, versions, parameters and inputs: all that decides the layer's bytes."""
+        return {
+            "kind": self.kind,
+            "maker": MAKER_VERSIONS[self.kind],
+            "tar": TAR_VERSION,
+            "params": dict(self.params),
+            "inputs": [[each.name, str(each.digest)] for each in self.inputs],
+        }
+
     @cached_property
     def key(self) -> Digest:
-        """sha256 over canonical JSON of kind, versions, parameters and inputs. Equal keys give equal bytes."""
-        return digest_of_value(
-            {
-                "kind": self.kind,
-                "maker": MAKER_VERSIONS[self.kind],
-                "tar": TAR_VERSION,
-                "params": dict(self.params),
-                "inputs": [[each.name, str(each.digest)] for each in self.inputs],
-            }
-        )
+        """sha256 over canonical JSON of the document. Equal keys give equal bytes."""
+        return digest_of_value(self.document)
 
     @property
     def weight(self) -> int:

@@ -139,11 +139,6 @@ def claims(repository: Repository, image: Digest) -> tuple[Claim, ...]:
     return tuple(found)
 
 
-def verify_signatures(repository: Repository, image: Digest, key: ImageKey) -> tuple[Claim, ...]:
-    """The signatures of *image* by *key*: none, if there is none. Raises RegistryError."""
-    return tuple(each for each in claims(repository, image) if each.holds(image, key))
-
-
 def require_signed(repository: Repository, name: str, image: Digest, key: ImageKey, where: str) -> tuple[Claim, ...]:
     """*image*, called *name*, is signed with *key*, which was read at *where*. Raises PestoError."""
     every = claims(repository, image)
